@@ -1,0 +1,104 @@
+"""``engine.json``: what belongs to one exported version and not to the Triton model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from checkpoints.atomic import write_text_atomically
+from checkpoints.errors import ConfigError, ServingError
+
+__all__ = ["CONTRACT_VERSION", "ENGINE_CONFIG_NAME", "EngineConfig"]
+
+CONTRACT_VERSION = 1
+"""Version of the contract between an exported version and the code that serves it."""
+
+ENGINE_CONFIG_NAME = "engine.json"
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How one exported version is run.
+
+    Raises:
+        ConfigError: a field is out of range.
+    """
+
+    weights: str
+    """Precision of the weights: ``bf16``, ``fp16``, ``fp32`` or ``nf4``."""
+
+    max_context: int
+    """Tokens a slot holds: prompt plus completion of one request."""
+
+    engine: str = "torch"
+    """Name of the engine."""
+
+    slots: int = 16
+    """Requests that run at once; each slot holds the KV cache of one request."""
+
+    kv_dtype: str = "bf16"
+    """Precision of the KV cache: ``bf16``, ``fp16`` or ``fp32``."""
+
+    threads: int | None = None
+    """CPU threads of the engine; ``None`` leaves the choice to the engine's library."""
+
+    prefill_chunk: int = 512
+    """Prompt tokens computed per step, so that running streams never wait for a whole prompt."""
+
+    device: str = "auto"
+    """``auto`` (a GPU where there is one), ``cpu`` or ``cuda``."""
+
+    trust_remote_code: bool = False
+    """Whether the checkpoint's own Python code may run; set by name at export only."""
+
+    contract_version: int = CONTRACT_VERSION
+    """Contract this version was exported for; checked when the model is initialized."""
+
+    trimaran_version: str = "unknown"
+    """Version of Trimaran that exported it."""
+
+    def __post_init__(self) -> None:
+        for name, accepted in (
+            ("weights", ("bf16", "fp16", "fp32", "nf4")),
+            ("kv_dtype", ("bf16", "fp16", "fp32")),
+            ("device", ("auto", "cpu", "cuda")),
+        ):
+            value = getattr(self, name)
+            if value not in accepted:
+                raise ConfigError(f"{name} is {value!r}; accepted: {', '.join(accepted)}")
+        for name in ("max_context", "slots", "prefill_chunk"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} is {value!r}; accepted: a whole number of at least 1")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads is {self.threads!r}; accepted: at least 1, or null")
+
+    def write(self, path: Path) -> None:
+        """Write to ``path`` as JSON."""
+        write_text_atomically(path, json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> EngineConfig:
+        """Read ``path`` and check that this code serves its contract version.
+
+        Raises:
+            ServingError: the file is missing, malformed, or made by another contract version.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ServingError(f"{path} is missing; export the checkpoint again") from None
+        except ValueError as error:
+            raise ServingError(f"{path} is not JSON ({error}); export the checkpoint again") from error
+        made_for = values.get("contract_version")
+        if made_for != CONTRACT_VERSION:
+            raise ServingError(
+                f"{path.parent} was exported for contract version {made_for} (Trimaran "
+                f"{values.get('trimaran_version')}), this Trimaran serves version {CONTRACT_VERSION}; "
+                "export the checkpoint again"
+            )
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ServingError(f"{path} has unknown fields {', '.join(unknown)}; export the checkpoint again")
+        return cls(**values)
