@@ -1,0 +1,311 @@
+"""Start, watch and stop one tritonserver as a child of this process."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from checkpoints.errors import ServerError
+from checkpoints.progress import progress
+from serving import triton_guard
+from serving.cache import cache_directory
+from serving.cpus import available_cpus
+from serving.ports import choose_ports
+from serving.triton_install import find_triton
+from serving.triton_log import last_line, model_failure, port_was_taken, reason_of_failure
+from serving.triton_runtime import triton_environment
+
+__all__ = ["TritonServer"]
+
+logger = logging.getLogger(__name__)
+
+# A heavy `import torch` at the top of a model.py on a busy machine passes the default of 30 s.
+_STUB_TIMEOUT_SECONDS = 300
+_PORT_ATTEMPTS = 4
+_KEPT_LOGS = 20
+
+
+class TritonServer:
+    """A running tritonserver with explicit model control; a context manager.
+
+    ``start`` returns when every model is *ready*. A guard process (``serving.triton_guard``) is its parent:
+    nothing is left behind even if we are killed.
+
+    Args:
+        repository: the model repository.
+        models: the models to load; by default all that the repository holds.
+        address: the address all three services bind to.
+        http_port, grpc_port, metrics_port: 0 takes a free one.
+        threads: math threads of each model process; by default the cores we may use. ``OMP_NUM_THREADS`` in the
+            environment wins.
+        log_file: by default a new file under the cache folder.
+        start_timeout: seconds until all models must be ready.
+        exit_timeout: seconds that requests in flight get when it stops.
+        extra_arguments: more arguments for tritonserver.
+
+    Raises:
+        ServerError: from ``start``: no server, a model that does not load, a port that is taken, a timeout. The
+            message holds the log line that matters and the path of the log.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        models: Sequence[str] | None = None,
+        address: str = "127.0.0.1",
+        http_port: int = 0,
+        grpc_port: int = 0,
+        metrics_port: int = 0,
+        threads: int | None = None,
+        log_file: Path | None = None,
+        start_timeout: float = 600.0,
+        exit_timeout: int = 30,
+        extra_arguments: Sequence[str] = (),
+    ) -> None:
+        self.repository = Path(repository).absolute()
+        self.models = list(models) if models is not None else find_models(self.repository)
+        self.address = address
+        self.log_file = log_file or _new_log_file()
+        self._wanted_ports = (http_port, grpc_port, metrics_port)
+        self._ports = (0, 0, 0)
+        self._threads = threads or available_cpus()
+        self._start_timeout = start_timeout
+        self._exit_timeout = exit_timeout
+        self._extra = list(extra_arguments)
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._status_file = self.log_file.with_suffix(".pid")
+        missing = [name for name in self.models if not (self.repository / name).is_dir()]
+        if missing or not self.models:
+            held = ", ".join(find_models(self.repository)) or "no model"
+            raise ServerError(
+                f"{self.repository} has no model {', '.join(missing) or 'to load'}; it holds {held} "
+                "(`trimaran export` writes one)"
+            )
+
+    def __enter__(self) -> TritonServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def http_url(self) -> str:
+        """``http://host:port``."""
+        return f"http://{self._host}:{self._ports[0]}"
+
+    @property
+    def grpc_url(self) -> str:
+        """``host:port``, as gRPC clients want it."""
+        return f"{self._host}:{self._ports[1]}"
+
+    @property
+    def metrics_url(self) -> str:
+        """The Prometheus endpoint, ``http://host:port/metrics``."""
+        return f"http://{self._host}:{self._ports[2]}/metrics"
+
+    @property
+    def pid(self) -> int:
+        """The process id of tritonserver itself (not of its guard)."""
+        try:
+            return int(self._status_file.read_text())
+        except (OSError, ValueError) as error:
+            raise ServerError("tritonserver is not running") from error
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self._guard is not None and self._guard.poll() is None
+
+    @property
+    def _host(self) -> str:
+        host = "127.0.0.1" if self.address in ("0.0.0.0", "::") else self.address  # noqa: S104
+        return f"[{host}]" if ":" in host else host
+
+    def start(self) -> None:
+        """Start the server and wait until every model is ready."""
+        if self.running:
+            raise ServerError("tritonserver is started already")
+        install = find_triton()
+        environment = triton_environment(install, threads=self._threads)
+        for attempt in range(_PORT_ATTEMPTS):
+            self._ports = tuple(choose_ports(self.address, self._wanted_ports))  # type: ignore[assignment]
+            backends = ["--backend-directory", str(install.backends)] if install.backends else []
+            self._launch([str(install.binary), *self._arguments(), *backends, *self._extra], environment)
+            try:
+                self._wait_until_ready()
+                return
+            except ServerError:
+                self.stop()
+                # Free ports are chosen before the server binds them: another process may be quicker.
+                if (
+                    all(self._wanted_ports)
+                    or attempt == _PORT_ATTEMPTS - 1
+                    or not port_was_taken(self.log_file)
+                ):
+                    raise
+                logger.info("a port was taken meanwhile, trying others")
+            except BaseException:
+                self.stop()
+                raise
+
+    def stop(self) -> None:
+        """Let requests in flight finish (``exit_timeout``), then end the server and all its children."""
+        guard, self._guard = self._guard, None
+        if guard is None:
+            return
+        if guard.poll() is None:
+            guard.terminate()
+            try:
+                guard.wait(self._exit_timeout + 15)
+            except BaseException:
+                # The guard dies and the kernel kills tritonserver; its stubs end by themselves.
+                guard.kill()
+                guard.wait()
+                raise
+        self._status_file.unlink(missing_ok=True)
+
+    def load(self, name: str) -> None:
+        """Load a model, or swap to its newest version; returns when it is ready. Requests are not failed.
+
+        Raises:
+            ServerError: it does not load (the version that was serving goes on), or the server is gone.
+        """
+        status, body = self._ask("POST", f"/v2/repository/models/{name}/load", timeout=self._start_timeout)
+        if status != 200:
+            raise ServerError(f"{model_failure(name, _error_of(body))}; log: {self.log_file}")
+
+    def unload(self, name: str) -> None:
+        """Unload a model; returns at once, requests in flight finish."""
+        status, body = self._ask("POST", f"/v2/repository/models/{name}/unload", timeout=self._start_timeout)
+        if status != 200:
+            raise ServerError(f"model {name!r} could not be unloaded: {_error_of(body)}")
+
+    def ready(self, name: str) -> bool:
+        """Return whether the model answers requests now."""
+        try:
+            return self._ask("GET", f"/v2/models/{name}/ready", timeout=5.0)[0] == 200
+        except ServerError:
+            return False
+
+    def _arguments(self) -> list[str]:
+        http_port, grpc_port, metrics_port = self._ports
+        settings: dict[str, Any] = {
+            "model-repository": self.repository,
+            "model-control-mode": "explicit",
+            "http-address": self.address,
+            "http-port": http_port,
+            "grpc-address": self.address,
+            "grpc-port": grpc_port,
+            "metrics-address": self.address,
+            "metrics-port": metrics_port,
+            "http-thread-count": min(8, max(2, available_cpus())),
+            "exit-timeout-secs": self._exit_timeout,
+        }
+        arguments = [f"--{name}={value}" for name, value in settings.items()]
+        arguments += [f"--load-model={name}" for name in self.models]
+        backend = {
+            "shm-region-prefix-name": self._shm_prefix,
+            "stub-timeout-seconds": _STUB_TIMEOUT_SECONDS,
+        }
+        return arguments + [f"--backend-config=python,{name}={value}" for name, value in backend.items()]
+
+    def _launch(self, command: list[str], environment: dict[str, str]) -> None:
+        self._status_file.unlink(missing_ok=True)
+        grace = self._exit_timeout + 10
+        guard = [sys.executable, "-I", "-S", triton_guard.__file__, str(os.getpid()), str(self._status_file)]
+        with self.log_file.open("wb") as log:
+            log.write(f"{' '.join(command)}\n".encode())
+            log.flush()
+            self._guard = subprocess.Popen(
+                [*guard, self._shm_prefix, str(grace), "--", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C in the terminal reaches us alone, and we decide
+            )
+        logger.info("tritonserver starts, log: %s", self.log_file)
+
+    @property
+    def _shm_prefix(self) -> str:
+        return f"trimaran-{os.getpid()}-{self.log_file.stem[-8:]}-"
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self._start_timeout
+        waiting = list(self.models)
+        with progress(counts=False) as bar:
+            task = bar.add_task("starting Triton", total=None, note="")
+            while waiting:
+                if not self.running:
+                    raise ServerError(
+                        f"tritonserver did not start: {reason_of_failure(self.log_file)}; log: {self.log_file}"
+                    )
+                if time.monotonic() > deadline:
+                    raise ServerError(
+                        f"{', '.join(waiting)} not ready after {self._start_timeout:.0f} s; "
+                        f"last log line: {last_line(self.log_file)}; log: {self.log_file}"
+                    )
+                waiting = [name for name in waiting if not self.ready(name)]
+                bar.update(
+                    task, description=f"loading {', '.join(waiting)}", note=last_line(self.log_file)[:100]
+                )
+                if waiting:
+                    time.sleep(0.1)
+        logger.info("ready: %s at %s and %s", ", ".join(self.models), self.http_url, self.grpc_url)
+
+    def _ask(self, method: str, path: str, *, timeout: float) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(self._host.strip("[]"), self._ports[0], timeout=timeout)
+        try:
+            connection.request(method, path, body=b"{}" if method == "POST" else None)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerError(f"tritonserver at {self.http_url} does not answer: {error}") from error
+        finally:
+            connection.close()
+
+
+def find_models(repository: Path) -> list[str]:
+    """Return the models of a repository: folders with a ``config.pbtxt`` or a numbered version.
+
+    Raises:
+        ServerError: the repository is no directory.
+    """
+    if not repository.is_dir():
+        raise ServerError(f"{repository} is no directory; `trimaran export` makes a model repository")
+    return sorted(
+        folder.name
+        for folder in repository.iterdir()
+        if folder.is_dir()
+        and not folder.name.startswith(".")
+        and ((folder / "config.pbtxt").exists() or any(child.name.isdigit() for child in folder.iterdir()))
+    )
+
+
+def _error_of(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode("utf-8", "replace")
+
+
+def _new_log_file() -> Path:
+    folder = cache_directory() / "logs"
+    folder.mkdir(exist_ok=True)
+    for old in sorted(folder.glob("triton-*.log"))[:-_KEPT_LOGS]:
+        old.unlink(missing_ok=True)
+    return folder / f"triton-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}.log"
