@@ -40,7 +40,7 @@ def _bind(address: str, port: int, held: list[socket.socket]) -> int:
         one.bind((address, port))
     except OSError as error:
         raise ServerError(
-            f"port {port} on {address} cannot be used: {error.strerror}; choose another, or 0 for any free one"
+            f"port {port} on {address} cannot be used: {error.strerror}; choose another, or 0 for a free one"
         ) from error
     number: int = one.getsockname()[1]
     return number

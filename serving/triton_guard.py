@@ -15,6 +15,7 @@ Standard library only; it imports nothing of ours.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import glob
 import os
@@ -50,15 +51,11 @@ def _children() -> list[int]:
 def _kill_all(group: int) -> None:
     """SIGKILL the server's group, and whatever orphan comes to us, until nothing is left."""
     for _ in range(100):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         for child in _children():
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         while True:
             try:
                 pid, _status = os.waitpid(-1, os.WNOHANG)
@@ -91,10 +88,8 @@ def main(arguments: list[str]) -> int:
     ended = server.poll()
     _kill_all(server.pid)
     for leftover in glob.glob(f"/dev/shm/{glob.escape(prefix)}*"):
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(leftover)
-        except OSError:
-            pass
     if ended is None:
         return 128 + signal.SIGKILL
     return ended if ended >= 0 else 128 - ended

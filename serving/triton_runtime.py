@@ -1,9 +1,9 @@
 """The Python environment inside Triton's Python backend.
 
-The bundled stub needs ``numpy<2``: with numpy 2 numeric outputs fail and string outputs kill the stub. The
-project's environment keeps numpy 2. So Triton gets a thin layer: a virtual environment that holds
-``numpy==1.26.4`` alone and a ``.pth`` file that adds the project's site-packages *after* its own. The stub takes
-its prefix from the ``python3`` it finds first on PATH and ignores PYTHONPATH.
+The bundled stub needs ``numpy<2``: with numpy 2 numeric outputs fail and string outputs kill the stub.
+The project's environment keeps numpy 2. So Triton gets a thin layer: a virtual environment that holds
+``numpy==1.26.4`` alone and a ``.pth`` file that adds the project's site-packages *after* its own. The
+stub takes its prefix from the ``python3`` it finds first on PATH and ignores PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def _build(layer: Path, folders: list[str]) -> None:
         said = (done.stderr or done.stdout).strip().splitlines()
         reason = next((line for line in reversed(said) if line.startswith("ERROR")), said[-1] if said else "")
         raise ServerError(
-            f"Triton's Python layer needs {NUMPY}, which pip could not install: {reason}; connect to a package "
-            "index once, or point pip at a folder with that wheel (PIP_FIND_LINKS), or use the container image"
+            f"Triton's Python layer needs {NUMPY}, which pip could not install: {reason}; connect to a "
+            "package index once, or name a folder with that wheel (PIP_FIND_LINKS), or use the container"
         )
     # addsitedir, not a bare path: it also reads the .pth files of editable installs.
     lines = [f"import site; site.addsitedir({folder!r})" for folder in folders]

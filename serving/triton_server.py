@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import logging
 import os
 import secrets
@@ -21,8 +19,10 @@ from serving import triton_guard
 from serving.cache import cache_directory
 from serving.cpus import available_cpus
 from serving.ports import choose_ports
+from serving.repository import find_models
+from serving.triton_control import load_model, model_ready, unload_model
 from serving.triton_install import find_triton
-from serving.triton_log import last_line, model_failure, port_was_taken, reason_of_failure
+from serving.triton_log import last_line, port_was_taken, reason_of_failure
 from serving.triton_runtime import triton_environment
 
 __all__ = ["TritonServer"]
@@ -46,16 +46,16 @@ class TritonServer:
         models: the models to load; by default all that the repository holds.
         address: the address all three services bind to.
         http_port, grpc_port, metrics_port: 0 takes a free one.
-        threads: math threads of each model process; by default the cores we may use. ``OMP_NUM_THREADS`` in the
-            environment wins.
+        threads: math threads of each model process; by default the cores we may use. ``OMP_NUM_THREADS``
+            in the environment wins.
         log_file: by default a new file under the cache folder.
         start_timeout: seconds until all models must be ready.
         exit_timeout: seconds that requests in flight get when it stops.
         extra_arguments: more arguments for tritonserver.
 
     Raises:
-        ServerError: from ``start``: no server, a model that does not load, a port that is taken, a timeout. The
-            message holds the log line that matters and the path of the log.
+        ServerError: from ``start``: no server, a model that does not load, a port that is taken, a timeout.
+            The message holds the log line that matters and the path of the log.
     """
 
     def __init__(
@@ -131,9 +131,12 @@ class TritonServer:
         return self._guard is not None and self._guard.poll() is None
 
     @property
+    def _connect_host(self) -> str:
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)
+
+    @property
     def _host(self) -> str:
-        host = "127.0.0.1" if self.address in ("0.0.0.0", "::") else self.address  # noqa: S104
-        return f"[{host}]" if ":" in host else host
+        return f"[{self._connect_host}]" if ":" in self._connect_host else self._connect_host
 
     def start(self) -> None:
         """Start the server and wait until every model is ready."""
@@ -184,22 +187,18 @@ class TritonServer:
         Raises:
             ServerError: it does not load (the version that was serving goes on), or the server is gone.
         """
-        status, body = self._ask("POST", f"/v2/repository/models/{name}/load", timeout=self._start_timeout)
-        if status != 200:
-            raise ServerError(f"{model_failure(name, _error_of(body))}; log: {self.log_file}")
+        try:
+            load_model(self._connect_host, self._ports[0], name, timeout=self._start_timeout)
+        except ServerError as error:
+            raise ServerError(f"{error}; log: {self.log_file}") from error
 
     def unload(self, name: str) -> None:
         """Unload a model; returns at once, requests in flight finish."""
-        status, body = self._ask("POST", f"/v2/repository/models/{name}/unload", timeout=self._start_timeout)
-        if status != 200:
-            raise ServerError(f"model {name!r} could not be unloaded: {_error_of(body)}")
+        unload_model(self._connect_host, self._ports[0], name, timeout=self._start_timeout)
 
     def ready(self, name: str) -> bool:
         """Return whether the model answers requests now."""
-        try:
-            return self._ask("GET", f"/v2/models/{name}/ready", timeout=5.0)[0] == 200
-        except ServerError:
-            return False
+        return model_ready(self._connect_host, self._ports[0], name)
 
     def _arguments(self) -> list[str]:
         http_port, grpc_port, metrics_port = self._ports
@@ -251,9 +250,8 @@ class TritonServer:
             task = bar.add_task("starting Triton", total=None, note="")
             while waiting:
                 if not self.running:
-                    raise ServerError(
-                        f"tritonserver did not start: {reason_of_failure(self.log_file)}; log: {self.log_file}"
-                    )
+                    reason = reason_of_failure(self.log_file)
+                    raise ServerError(f"tritonserver did not start: {reason}; log: {self.log_file}")
                 if time.monotonic() > deadline:
                     raise ServerError(
                         f"{', '.join(waiting)} not ready after {self._start_timeout:.0f} s; "
@@ -266,41 +264,6 @@ class TritonServer:
                 if waiting:
                     time.sleep(0.1)
         logger.info("ready: %s at %s and %s", ", ".join(self.models), self.http_url, self.grpc_url)
-
-    def _ask(self, method: str, path: str, *, timeout: float) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self._host.strip("[]"), self._ports[0], timeout=timeout)
-        try:
-            connection.request(method, path, body=b"{}" if method == "POST" else None)
-            response = connection.getresponse()
-            return response.status, response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise ServerError(f"tritonserver at {self.http_url} does not answer: {error}") from error
-        finally:
-            connection.close()
-
-
-def find_models(repository: Path) -> list[str]:
-    """Return the models of a repository: folders with a ``config.pbtxt`` or a numbered version.
-
-    Raises:
-        ServerError: the repository is no directory.
-    """
-    if not repository.is_dir():
-        raise ServerError(f"{repository} is no directory; `trimaran export` makes a model repository")
-    return sorted(
-        folder.name
-        for folder in repository.iterdir()
-        if folder.is_dir()
-        and not folder.name.startswith(".")
-        and ((folder / "config.pbtxt").exists() or any(child.name.isdigit() for child in folder.iterdir()))
-    )
-
-
-def _error_of(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return body.decode("utf-8", "replace")
 
 
 def _new_log_file() -> Path:
