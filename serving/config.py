@@ -1,0 +1,207 @@
+"""The typed configs of the commands ``export``, ``serve`` and ``chat``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from checkpoints.errors import ConfigError
+
+__all__ = ["ChatConfig", "ExportConfig", "ServeConfig"]
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass
+class ExportConfig:
+    """Write a checkpoint as a new version of a model in a Triton model repository.
+
+    Raises:
+        ConfigError: a field is out of range; the message names it.
+    """
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("checkpoint",)
+
+    checkpoint: Path
+    """Merged, quantized, full or base checkpoint with a manifest (not an adapter: merge it first)."""
+
+    repository: Path
+    """Model repository to write into; made if it does not exist."""
+
+    name: str = "llm"
+    """Name of the model in Triton."""
+
+    version: int | None = None
+    """Version to write; by default the next free one. A version that exists is never touched."""
+
+    slots: int = 16
+    """Requests the engine runs at once."""
+
+    max_context: int | None = None
+    """Tokens of one request, prompt and completion together; by default the checkpoint's, at most 2048
+    (each slot keeps memory for this many)."""
+
+    threads: int | None = None
+    """CPU threads of the engine; by default the cores the server may use."""
+
+    max_batch_size: int = 8
+    """Requests Triton's dynamic batcher hands over at once."""
+
+    queue_delay_us: int = 1000
+    """Microseconds the dynamic batcher waits for company."""
+
+    max_queue_size: int = 256
+    """Requests that may wait in Triton; more are refused with 503. 0 sets no limit."""
+
+    queue_timeout_ms: int = 0
+    """Milliseconds a request may wait before it is refused; 0 sets no limit. A request may ask for less."""
+
+    instances: int = 1
+    """Engines (each holds the weights once)."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where the engine runs; ``auto`` takes a GPU where the server finds one."""
+
+    infer_model: bool = True
+    """Also write ``NAME_infer``, which answers unary KServe-v2 ``infer`` calls."""
+
+    trust_remote_code: bool = False
+    """Allow a checkpoint whose own Python code must run to load it."""
+
+    def __post_init__(self) -> None:
+        _check_name("name", self.name)
+        for field in ("slots", "max_batch_size", "instances"):
+            _check_range(field, getattr(self, field), 1)
+        for field in ("version", "max_context", "threads"):
+            if getattr(self, field) is not None:
+                _check_range(field, getattr(self, field), 1)
+        for field in ("queue_delay_us", "max_queue_size", "queue_timeout_ms"):
+            _check_range(field, getattr(self, field), 0)
+
+
+@dataclass
+class ServeConfig:
+    """Serve a model repository with Triton until a signal comes.
+
+    Raises:
+        ConfigError: a field is out of range; the message names it.
+    """
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("repository",)
+
+    repository: Path
+    """Model repository, as ``export`` writes it."""
+
+    models: list[str] | None = None
+    """Models to load; by default all that the repository holds."""
+
+    address: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 listens on all, so put something in front that checks who asks."""
+
+    http_port: int = 8000
+    """HTTP port; 0 takes a free one."""
+
+    grpc_port: int = 8001
+    """gRPC port; 0 takes a free one."""
+
+    metrics_port: int = 8002
+    """Port of the Prometheus metrics; 0 takes a free one."""
+
+    threads: int | None = None
+    """Math threads of each model process; by default the cores this process may use."""
+
+    start_timeout: float = 600.0
+    """Seconds until every model must be ready."""
+
+    exit_timeout: int = 30
+    """Seconds that requests in flight get when a signal comes."""
+
+    log_file: Path | None = None
+    """Triton's log; by default a new file under the cache folder."""
+
+    def __post_init__(self) -> None:
+        for name in self.models or []:
+            _check_name("models", name)
+        for field in ("http_port", "grpc_port", "metrics_port"):
+            _check_range(field, getattr(self, field), 0, 65535)
+        ports = [port for port in (self.http_port, self.grpc_port, self.metrics_port) if port]
+        if len(set(ports)) < len(ports):
+            raise ConfigError(
+                f"http_port, grpc_port and metrics_port are {self.http_port}, {self.grpc_port} and "
+                f"{self.metrics_port}; they must differ"
+            )
+        if self.threads is not None:
+            _check_range("threads", self.threads, 1)
+        _check_range("exit_timeout", self.exit_timeout, 0)
+        if not 0 < self.start_timeout < float("inf"):
+            raise ConfigError(f"start_timeout is {self.start_timeout}; accepted: seconds above 0")
+
+
+@dataclass
+class ChatConfig:
+    """Talk to a served model in the terminal; reads standard input when that is not a terminal.
+
+    Raises:
+        ConfigError: a field is out of range; the message names it.
+    """
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("url",)
+
+    url: str = "127.0.0.1:8001"
+    """gRPC endpoint, ``host:port``."""
+
+    model: str = "llm"
+    """Name of the model in Triton."""
+
+    system: str | None = None
+    """System message put before the chat."""
+
+    max_tokens: int = 512
+    """Longest answer, in tokens."""
+
+    temperature: float = 0.7
+    """0 is greedy decoding; higher is more varied."""
+
+    top_p: float = 1.0
+    """Sample from the most likely tokens that together have this probability."""
+
+    top_k: int = 0
+    """Sample from this many most likely tokens; 0 sets no limit."""
+
+    min_p: float = 0.0
+    """Leave out tokens less likely than this share of the most likely one."""
+
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens that were used less likely."""
+
+    seed: int | None = None
+    """Repeats the answers; by default random."""
+
+    def __post_init__(self) -> None:
+        _check_name("model", self.model)
+        _check_range("max_tokens", self.max_tokens, 1)
+        _check_range("temperature", self.temperature, 0, 5)
+        _check_range("top_p", self.top_p, 0, 1)
+        _check_range("top_k", self.top_k, 0)
+        _check_range("min_p", self.min_p, 0, 1)
+        _check_range("repetition_penalty", self.repetition_penalty, 0.01, 10)
+        if self.seed is not None:
+            _check_range("seed", self.seed, 0, 2**64 - 1)
+
+
+def _check_name(field: str, value: str) -> None:
+    if not MODEL_NAME.fullmatch(value):
+        raise ConfigError(
+            f"{field} is {value!r}; accepted: letters, digits, '_', '.' and '-', a letter or digit first"
+        )
+
+
+def _check_range(field: str, value: Any, low: float, high: float | None = None) -> None:
+    # Written so that NaN fails too.
+    if not (isinstance(value, int | float) and not isinstance(value, bool)):
+        raise ConfigError(f"{field} is {value!r}; accepted: a number")
+    if not (value >= low and (high is None or value <= high)):
+        accepted = f"at least {low}" if high is None else f"{low} to {high}"
+        raise ConfigError(f"{field} is {value}; accepted: {accepted}")

@@ -1,0 +1,91 @@
+"""``trimaran serve``: start Triton, say where it is, and wait for a signal."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from checkpoints.errors import ServerError
+from serving.config import ServeConfig
+from serving.triton_log import reason_of_failure
+from serving.triton_server import TritonServer
+
+__all__ = ["serve"]
+
+
+def serve(config: ServeConfig, announce: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; then let requests in flight finish and return.
+
+    A second signal ends the server at once.
+
+    Args:
+        config: the command's settings.
+        announce: is called with each line for the user.
+
+    Raises:
+        ServerError: the server does not start, or ends by itself.
+    """
+    server = TritonServer(
+        config.repository,
+        models=config.models,
+        address=config.address,
+        http_port=config.http_port,
+        grpc_port=config.grpc_port,
+        metrics_port=config.metrics_port,
+        threads=config.threads,
+        log_file=config.log_file,
+        start_timeout=config.start_timeout,
+        exit_timeout=config.exit_timeout,
+    )
+    try:
+        with _signals(), server:
+            try:
+                _announce(server, announce)
+                while server.running:
+                    time.sleep(0.25)
+                reason = reason_of_failure(server.log_file)
+                raise ServerError(f"tritonserver ended by itself: {reason}; log: {server.log_file}")
+            except _Stop:
+                announce(f"stopping: requests in flight have {config.exit_timeout} s")
+    except _Stop:  # while it was still starting
+        announce("stopped while starting")
+
+
+def _announce(server: TritonServer, announce: Callable[[str], None]) -> None:
+    announce(f"models   {', '.join(server.models)}")
+    announce(f"HTTP     {server.http_url}")
+    announce(f"gRPC     {server.grpc_url}")
+    announce(f"metrics  {server.metrics_url}")
+    announce(f"log      {server.log_file}")
+    for name in server.models:
+        config = server.repository / name / "config.pbtxt"
+        if not name.endswith("_infer") and config.exists() and '"text_input"' in config.read_text("utf-8"):
+            body = '{"text_input": "The sea is", "max_tokens": 32}'
+            announce(f"try      curl -s {server.http_url}/v2/models/{name}/generate -d '{body}'")
+            announce(f"or       trimaran chat {server.grpc_url} --model {name}")
+    announce("Ctrl-C stops it")
+
+
+class _Stop(BaseException):
+    """A signal asked us to stop."""
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into ``_Stop`` and a second one into KeyboardInterrupt."""
+    seen = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        seen += 1
+        raise _Stop if seen == 1 else KeyboardInterrupt
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
