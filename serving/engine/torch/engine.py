@@ -1,0 +1,186 @@
+"""The torch engine: scheduler, runner and sampler joined into the engine contract."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence as SequenceOf
+
+import torch
+from transformers import PreTrainedModel
+
+from checkpoints.errors import RequestError
+from serving.engine.contract import Capacity, Counters, Engine, FinishReason, Handle, TokenEvent
+from serving.engine.request import GenerationRequest
+from serving.engine.torch.penalties import Penalties
+from serving.engine.torch.runner import Runner
+from serving.engine.torch.sampler import log_probabilities, sample
+from serving.engine.torch.scheduler import Scheduler, Sequence
+
+__all__ = ["TorchEngine"]
+
+
+class TorchEngine(Engine):
+    """In-flight batching over a fixed number of slots.
+
+    A step computes at most ``prefill_chunk`` prompt tokens and then one token of every running
+    request, so a long prompt never stalls the streams that run beside it by more than one chunk.
+
+    Args:
+        model: a causal LM in ``.eval()``.
+        stop_ids: token ids that end a request.
+        slots: requests that run at once.
+        max_context: tokens of one request, prompt and completion together.
+        prefill_chunk: prompt tokens of one step.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        stop_ids: list[int],
+        slots: int,
+        max_context: int,
+        prefill_chunk: int,
+    ) -> None:
+        embeddings = model.get_input_embeddings().weight
+        self.counters = Counters()
+        self._capacity = Capacity(slots, max_context)
+        self._prefill_chunk = prefill_chunk
+        self._stop_ids = frozenset(stop_ids)
+        self._stop_index = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=embeddings.device)
+        self._runner = Runner(model, slots, max_context)
+        self._penalties = Penalties(slots, model.config.get_text_config().vocab_size, embeddings.device)
+        self._scheduler = Scheduler(slots, self.counters, self._move_row)
+        self._sequences: dict[Handle, Sequence] = {}
+        self._next_handle = 0
+
+    @property
+    def capacity(self) -> Capacity:
+        """What the engine holds at once."""
+        return self._capacity
+
+    def submit(self, request: GenerationRequest) -> Handle:
+        """Queue ``request``.
+
+        Raises:
+            RequestError: the prompt does not fit the context.
+        """
+        limit = request.completion_limit(self._capacity.max_context)
+        handle, self._next_handle = self._next_handle, self._next_handle + 1
+        sequence = Sequence(handle, request, limit, random.Random(request.sampling.seed))
+        self._sequences[handle] = sequence
+        self._scheduler.add(sequence)
+        return handle
+
+    @torch.inference_mode()
+    def cancel(self, handle: Handle) -> None:
+        """End a request and free its slot."""
+        sequence = self._sequences.pop(handle, None)
+        if sequence is not None:
+            self._scheduler.remove(sequence)
+
+    @torch.inference_mode()
+    def step(self) -> SequenceOf[TokenEvent]:
+        """Compute a chunk of prompts, then one token of every running request."""
+        return [*self._prefill(), *self._decode()]
+
+    def reset_counters(self) -> None:
+        """Forget what was done so far (a warm-up)."""
+        fresh = Counters(running=self.counters.running, waiting=self.counters.waiting)
+        vars(self.counters).update(vars(fresh))
+
+    def _prefill(self) -> list[TokenEvent]:
+        events: list[TokenEvent] = []
+        budget = self._prefill_chunk
+        started = time.perf_counter()
+        while budget > 0 and (work := self._scheduler.next_prefill()) is not None:
+            row, sequence = work
+            prompt = sequence.request.prompt_ids
+            if sequence.computed == 0 and sequence.request.sampling.penalizes:
+                self._penalties.enter(row, prompt)
+            chunk = prompt[sequence.computed : sequence.computed + budget]
+            logits = self._runner.prefill(row, chunk, sequence.computed)
+            sequence.computed += len(chunk)
+            budget -= len(chunk)
+            self.counters.prompt_tokens += len(chunk)
+            if not sequence.in_prefill:
+                events += self._choose(logits, [sequence], first_row=row)
+        self.counters.prefill_seconds += time.perf_counter() - started
+        return events
+
+    def _decode(self) -> list[TokenEvent]:
+        sequences = self._scheduler.decoding()
+        if not sequences:
+            return []
+        started = time.perf_counter()
+        logits = self._runner.decode(
+            [item.token_ids[-1] for item in sequences], [item.position for item in sequences]
+        )
+        self.counters.steps += 1
+        self.counters.last_batch = len(sequences)
+        self.counters.peak_batch = max(self.counters.peak_batch, len(sequences))
+        events = self._choose(logits, sequences, first_row=0)
+        self.counters.decode_seconds += time.perf_counter() - started
+        return events
+
+    def _choose(
+        self, logits: torch.Tensor, sequences: list[Sequence], first_row: int
+    ) -> list[TokenEvent]:
+        """Choose a token for each of ``sequences``, which hold rows ``first_row``..., and end those done.
+
+        ``logits`` is float32 ``[n, vocab]`` and may be changed.
+        """
+        parameters = [item.request.sampling for item in sequences]
+        wants_log_probs = any(item.request.return_log_probs for item in sequences)
+        raw = logits.clone() if wants_log_probs else logits
+        broken = logits.isnan().any(dim=-1).tolist()
+        if any(broken):
+            logits.nan_to_num_(nan=0.0)  # those rows fail below; the others must be chosen as ever
+        early = [row for row, item in enumerate(sequences) if len(item.token_ids) < parameters[row].min_tokens]
+        if early and len(self._stop_index):
+            logits[torch.tensor(early, device=logits.device).unsqueeze(1), self._stop_index] = -torch.inf
+        penalized = [row for row, item in enumerate(parameters) if item.penalizes]
+        self._penalties.apply(
+            logits, penalized, [parameters[row] for row in penalized], first_row=first_row
+        )
+        uniforms = [
+            item.uniform.random() if item.request.sampling.temperature > 0 else 0.0 for item in sequences
+        ]
+        chosen = sample(logits, parameters, uniforms)
+        log_probs = log_probabilities(raw, chosen) if wants_log_probs else []
+        for row in penalized:
+            self._penalties.count(first_row + row, int(chosen[row]))
+        events = []
+        for row, (sequence, token_id) in enumerate(zip(sequences, chosen.tolist(), strict=True)):
+            if broken[row]:
+                error = RequestError("the model produced NaN for this prompt; serve it in fp32 or bf16")
+                events.append(TokenEvent(sequence.handle, error=error))
+                continue
+            sequence.token_ids.append(token_id)
+            self.counters.completion_tokens += 1
+            events.append(
+                TokenEvent(
+                    sequence.handle,
+                    [token_id],
+                    [log_probs[row]] if sequence.request.return_log_probs else [],
+                    self._finish_reason(sequence, token_id),
+                )
+            )
+        for event in events:
+            if event.finish is not None or event.error is not None:
+                self.cancel(event.handle)
+        return events
+
+    def _finish_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
+        if token_id in self._stop_ids and not sequence.request.sampling.ignore_eos:
+            return "stop"
+        if len(sequence.token_ids) >= sequence.limit:
+            return "length"
+        return None
+
+    def _move_row(self, source: int, target: int) -> None:
+        sequence = self._scheduler.at(source)
+        self._runner.move_row(source, target, sequence.cached)
+        if sequence.request.sampling.penalizes:
+            self._penalties.move_row(source, target)

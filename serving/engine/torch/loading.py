@@ -1,0 +1,69 @@
+"""An exported version's directory -> a torch engine, warmed up."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+from checkpoints.errors import ServingError
+from checkpoints.loading import load_model
+from checkpoints.manifest import Manifest
+from serving.engine.config import EngineConfig
+from serving.engine.contract import Engine
+from serving.engine.request import GenerationRequest, SamplingParameters
+from serving.engine.support import check_supported
+from serving.engine.torch.engine import TorchEngine
+
+__all__ = ["load_engine"]
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> Engine:
+    """Load ``checkpoint`` and return an engine that has already generated two tokens.
+
+    Args:
+        checkpoint: a directory with a manifest.
+        config: slots, context, precision, threads.
+        manifest: the checkpoint's manifest, for its stop ids.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded or served.
+        ServingError: the KV precision asked for is not the one the model computes in.
+    """
+    torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+    dtype = "auto" if config.weights == "nf4" else config.weights
+    model = load_model(
+        checkpoint, dtype=dtype, device=config.device, trust_remote_code=config.trust_remote_code
+    )
+    check_supported(model.config, config.max_context)
+    if model.dtype != _DTYPES[config.kv_dtype]:
+        raise ServingError(
+            f"kv_dtype is {config.kv_dtype}, but the model computes in {model.dtype}; export again"
+        )
+    engine = TorchEngine(
+        model,
+        stop_ids=manifest.tokens.stop,
+        slots=config.slots,
+        max_context=config.max_context,
+        prefill_chunk=config.prefill_chunk,
+    )
+    _warm_up(engine, config)
+    return engine
+
+
+def _warm_up(engine: TorchEngine, config: EngineConfig) -> None:
+    """Run a prompt through every slot-independent path, so that the first user does not wait for it."""
+    tokens = min(2, config.max_context - 1)
+    engine.submit(GenerationRequest([0], SamplingParameters(max_tokens=tokens, ignore_eos=True)))
+    while engine.has_work:
+        for event in engine.step():
+            if event.error is not None:
+                raise event.error
+    engine.reset_counters()
+    logger.info("engine ready: %d slots of %d tokens", config.slots, config.max_context)
