@@ -1,0 +1,10 @@
+"""Load tests with Locust: an LLM endpoint in, a verdict and a report out.
+
+``config.py`` is the command's settings and ``run.py`` runs it. The load itself is made by Locust in
+a child process (``python -m loadtests``: ``__main__.py``, ``child.py``, ``load.py``), because gevent
+replaces sockets and threads of the process it lives in. ``users/`` has one Locust user per protocol,
+``metrics/`` one metric per file, ``slo.py`` the limits, ``report/`` the HTML page.
+``locustfile.py`` gives the same users to plain ``locust -f`` and its web UI.
+
+This package imports none of the others, and needs no torch.
+"""

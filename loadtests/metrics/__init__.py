@@ -1,0 +1,1 @@
+"""What is measured: one metric per file, its formula in the docstring (see ``metric.py``)."""

@@ -1,0 +1,44 @@
+"""Takes in what the users measure: writes the records, keeps the live counts."""
+
+from __future__ import annotations
+
+import time
+from typing import TextIO
+
+from loadtests.record import Record
+
+__all__ = ["Collector"]
+
+
+class Collector:
+    """The one place where records of a run come together. Cooperative greenlets need no lock.
+
+    Args:
+        sink: an open text file for the records, one line each; None keeps only the counts.
+    """
+
+    def __init__(self, sink: TextIO | None) -> None:
+        self._sink = sink
+        self.origin_ns = time.perf_counter_ns()
+        self.in_flight = 0
+        self.ok = 0
+        self.failed = 0
+        self.cut = 0
+        self.tokens = 0
+        self.last_end_ns = 0
+
+    def now(self) -> int:
+        """Return nanoseconds since the load began."""
+        return time.perf_counter_ns() - self.origin_ns
+
+    def add(self, record: Record) -> None:
+        """Take a finished record."""
+        if record.outcome == "ok":
+            self.ok += 1
+        elif record.outcome == "failed":
+            self.failed += 1
+        else:
+            self.cut += 1
+        self.last_end_ns = max(self.last_end_ns, record.end_ns)
+        if self._sink is not None:
+            self._sink.write(record.to_line() + "\n")

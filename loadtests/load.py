@@ -1,0 +1,115 @@
+"""Makes the load with Locust. Runs in the child process; its caller has patched it for gevent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+from locust.env import Environment
+from locust.runners import LocalRunner
+
+from loadtests import protocols
+from loadtests.collector import Collector
+from loadtests.config import LoadTestConfig
+from loadtests.errors import ConfigError
+from loadtests.prompts import load_prompts, shuffled
+from loadtests.session import Session, Workload, attach
+
+__all__ = ["make_load", "workload_of"]
+
+_STATUS_INTERVAL_S = 0.5
+_LOOK_INTERVAL_S = 0.05
+
+
+def workload_of(config: LoadTestConfig) -> Workload:
+    """Return what the users of this run ask.
+
+    Raises:
+        PromptFileError: a line of the prompt file cannot be used.
+    """
+    return Workload(
+        model=config.model,
+        prompts=shuffled(load_prompts(config.prompts), config.seed),
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        request_timeout_s=config.request_timeout_ns / 1e9,
+    )
+
+
+def make_load(config: LoadTestConfig, records: Path, report: Callable[[dict[str, Any]], None]) -> None:
+    """Check the endpoint, run the users for the duration, stop them gracefully.
+
+    Args:
+        config: the settings.
+        records: file for the raw records, one JSON line each.
+        report: takes events: ``{"event": "ready", "server": {...}}`` once, ``"status"`` with the live
+            counts twice a second, ``"stopping"`` when no more requests start, ``"done"`` at the end.
+
+    Raises:
+        LoadTestError: the endpoint or a setting cannot be used.
+    """
+    user_class = protocols.user_class(config.protocol)
+    if not user_class.streams and any(metric in ("ttft", "itl") for metric, _ in config.latency_limits()):
+        raise ConfigError(
+            f"protocol {config.protocol} does not stream, so there is no time to first token or between "
+            "tokens; drop the limits --max-ttft-* and --max-itl-*, or choose --protocol generate_stream"
+        )
+    workload = workload_of(config)
+    report({"event": "ready", "server": user_class.preflight(config.url, config.model)})
+    with records.open("w", encoding="utf-8") as sink:
+        collector = Collector(sink)
+        environment = Environment(
+            user_classes=[user_class],
+            host=config.url,
+            stop_timeout=config.stop_timeout_ns / 1e9,
+            catch_exceptions=False,
+        )
+        attach(environment, Session(workload, collector, config.max_requests))
+        runner = environment.create_local_runner()
+        cpu_before_s = time.process_time()
+        collector.origin_ns = time.perf_counter_ns()
+        runner.start(config.users, spawn_rate=config.spawn_rate or config.users)
+        status = gevent.spawn(_report_status, runner, collector, report)
+        ended_by = _wait_for_end(config, runner, collector)
+        end_ns = collector.now()
+        report({"event": "stopping", "in_flight": collector.in_flight})
+        runner.quit()
+        status.kill()
+    if ended_by == "max_requests" and collector.last_end_ns:
+        end_ns = min(end_ns, collector.last_end_ns)
+    report(_status(runner, collector))
+    cpu_s = time.process_time() - cpu_before_s
+    report({"event": "done", "end_ns": end_ns, "ended_by": ended_by, "cpu_seconds": cpu_s})
+
+
+def _wait_for_end(config: LoadTestConfig, runner: LocalRunner, collector: Collector) -> str:
+    spawned = False
+    while (left_s := (config.duration_ns - collector.now()) / 1e9) > 0:
+        spawned = spawned or runner.user_count > 0
+        if spawned and runner.user_count == 0:
+            return "max_requests"
+        gevent.sleep(min(left_s, _LOOK_INTERVAL_S))
+    return "duration"
+
+
+def _status(runner: LocalRunner, collector: Collector) -> dict[str, Any]:
+    return {
+        "event": "status",
+        "time_ns": collector.now(),
+        "users": runner.user_count,
+        "ok": collector.ok,
+        "failed": collector.failed,
+        "tokens": collector.tokens,
+        "in_flight": collector.in_flight,
+    }
+
+
+def _report_status(
+    runner: LocalRunner, collector: Collector, report: Callable[[dict[str, Any]], None]
+) -> None:
+    while True:
+        gevent.sleep(_STATUS_INTERVAL_S)
+        report(_status(runner, collector))

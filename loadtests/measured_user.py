@@ -1,0 +1,117 @@
+"""The Locust user that measures: one request after the other, each with a complete record."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gevent
+from locust import User, constant, task
+from locust.env import Environment
+from locust.exception import StopUser
+
+from loadtests.answer import Answer
+from loadtests.failures import RequestFailed
+from loadtests.prompts import Prompt
+from loadtests.record import Record
+from loadtests.session import session_of
+
+__all__ = ["MeasuredUser"]
+
+# After a failure a user waits this long, so a server that refuses at once is not hammered in a
+# busy loop that would measure nothing but this machine's speed.
+FAILURE_PAUSE_S = 0.1
+
+
+class MeasuredUser(User):
+    """Base of the users in ``users/``. A protocol implements ``preflight`` and ``send``.
+
+    The loop is closed: a user sends its next request when it has the answer to the last one.
+    """
+
+    abstract = True
+    wait_time = constant(0)
+
+    label: ClassVar[str]
+    """Short name of the protocol for Locust's tables, such as ``SSE``."""
+    streams: ClassVar[bool]
+    """Whether tokens arrive one by one, so that TTFT and ITL exist."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.session = session_of(environment)
+        self.workload = self.session.workload
+        self.number = self.session.new_user()
+
+    @classmethod
+    def preflight(cls, url: str, model: str) -> dict[str, Any]:
+        """Check that the endpoint answers and the model is ready; return facts for the report.
+
+        Raises:
+            ConfigError: this protocol cannot use that URL.
+            EndpointError: nothing answers, the model is not ready, or it has another contract.
+        """
+        raise NotImplementedError
+
+    def send(self, prompt: Prompt, answer: Answer) -> None:
+        """Send one request and feed every response to ``answer``.
+
+        Raises:
+            RequestFailed: the request failed.
+        """
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Drop the connection after a request that did not end well."""
+
+    @task
+    def generate(self) -> None:
+        """Send one request, record it, tell Locust."""
+        prompt = self.session.take()
+        if prompt is None:
+            raise StopUser
+        collector = self.session.collector
+        record = Record(
+            start_ns=collector.now(), user=self.number, prompt=prompt.index, streamed=self.streams
+        )
+        answer = Answer(record, collector)
+        failure: RequestFailed | None = None
+        collector.in_flight += 1
+        try:
+            failure = self._send_within_limit(prompt, answer)
+            record.outcome = "failed" if failure else "ok"
+        finally:
+            # Also when Locust kills this greenlet at the end of the run: the record stays "cut".
+            collector.in_flight -= 1
+            record.end_ns = collector.now()
+            if failure is not None:
+                record.failure, record.detail = failure.kind, failure.detail[:500]
+            if record.outcome != "ok":
+                self.reset()
+            collector.add(record)
+        self._tell_locust(record, answer, failure)
+        if failure is not None:
+            gevent.sleep(FAILURE_PAUSE_S)
+
+    def _send_within_limit(self, prompt: Prompt, answer: Answer) -> RequestFailed | None:
+        limit_s = self.workload.request_timeout_s
+        late = RequestFailed("timeout", f"no whole answer within {limit_s:g} s")
+        try:
+            with gevent.Timeout(limit_s, late):
+                self.send(prompt, answer)
+                answer.check_complete()
+        except RequestFailed as failed:
+            return failed
+        except Exception as error:  # a bug of ours: counted and shown, never swallowed by Locust's log
+            return RequestFailed("internal", f"{type(error).__name__}: {error}")
+        return None
+
+    def _tell_locust(self, record: Record, answer: Answer, failure: RequestFailed | None) -> None:
+        self.environment.events.request.fire(
+            request_type=self.label,
+            name=self.workload.model,
+            response_time=(record.end_ns - record.start_ns) / 1e6,  # Locust counts milliseconds
+            response_length=answer.text_bytes,
+            exception=failure,
+            context={},
+            output_tokens=record.output_tokens,
+        )

@@ -1,0 +1,34 @@
+"""All metrics there are: every concrete class in this folder's files."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+import loadtests.metrics
+from loadtests.metrics.metric import RequestMetric, RunMetric
+
+__all__ = ["request_metrics", "run_metrics"]
+
+# The order in tables; a metric that is not named here comes after these.
+_ORDER = ("ttft", "itl", "e2e", "output_tokens", "prompt_tokens")
+
+
+@cache
+def _load_files() -> None:
+    for module in pkgutil.iter_modules(loadtests.metrics.__path__):
+        importlib.import_module(f"loadtests.metrics.{module.name}")
+
+
+def request_metrics() -> list[RequestMetric]:
+    """Return one instance of every request metric."""
+    _load_files()
+    found = [metric() for metric in RequestMetric.__subclasses__()]
+    return sorted(found, key=lambda m: (_ORDER.index(m.tag) if m.tag in _ORDER else len(_ORDER), m.tag))
+
+
+def run_metrics() -> list[RunMetric]:
+    """Return one instance of every run metric."""
+    _load_files()
+    return sorted((metric() for metric in RunMetric.__subclasses__()), key=lambda m: m.tag)

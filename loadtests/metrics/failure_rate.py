@@ -1,0 +1,27 @@
+"""Failure rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loadtests.metrics.metric import RunMetric, Window
+from loadtests.record import Record
+
+__all__ = ["FailureRate"]
+
+
+class FailureRate(RunMetric):
+    """failed / (failed + successful), of the requests that started after the warm-up.
+
+    Requests that were cut at the end are neither. Undefined when there is none of both.
+    """
+
+    tag = "failure_rate"
+    header = "Failure rate"
+    unit = "share"
+
+    def value(self, records: Sequence[Record], window: Window) -> float | None:
+        """See ``RunMetric.value``."""
+        outcomes = [record.outcome for record in records if record.start_ns >= window.start_ns]
+        failed, ok = outcomes.count("failed"), outcomes.count("ok")
+        return failed / (failed + ok) if failed + ok else None

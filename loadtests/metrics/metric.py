@@ -1,0 +1,62 @@
+"""What a metric is, and the list of them.
+
+A request metric turns one record into samples, and its distribution over the run is reported. A run
+metric turns all records into one number. A metric that is undefined for a request gives no sample,
+and one that is undefined for a run gives None: undefined is not zero.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from loadtests.record import Record
+
+__all__ = ["RequestMetric", "RunMetric", "Window"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The measured part of the run, in nanoseconds since the load began."""
+
+    start_ns: int
+    """End of the warm-up."""
+    end_ns: int
+    """When no more requests were started, or the last answer came if that was earlier."""
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+    def holds(self, time_ns: int) -> bool:
+        """Return whether a moment lies in the window."""
+        return self.start_ns <= time_ns <= self.end_ns
+
+
+class RequestMetric(ABC):
+    """Samples per successful request that started in the window."""
+
+    tag: ClassVar[str]
+    """Key in results.json."""
+    header: ClassVar[str]
+    """Name for people."""
+    unit: ClassVar[Literal["ns", "tokens"]]
+
+    @abstractmethod
+    def samples(self, record: Record) -> Sequence[int]:
+        """Return the samples of one successful request; none where the metric is undefined."""
+
+
+class RunMetric(ABC):
+    """One number for the run."""
+
+    tag: ClassVar[str]
+    header: ClassVar[str]
+    unit: ClassVar[str]
+
+    @abstractmethod
+    def value(self, records: Sequence[Record], window: Window) -> float | None:
+        """Return the number, or None where it is undefined. ``records`` has all, warm-up included."""

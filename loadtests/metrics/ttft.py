@@ -1,0 +1,25 @@
+"""Time to first token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loadtests.metrics.metric import RequestMetric
+from loadtests.record import Record
+
+__all__ = ["TimeToFirstToken"]
+
+
+class TimeToFirstToken(RequestMetric):
+    """``chunk_ns[0] - start_ns``: from sending the request to the first chunk that carries a token.
+
+    Undefined when the answer is not streamed: nobody saw the first token come.
+    """
+
+    tag = "ttft"
+    header = "Time to first token"
+    unit = "ns"
+
+    def samples(self, record: Record) -> Sequence[int]:
+        """See ``RequestMetric.samples``."""
+        return [record.chunk_ns[0] - record.start_ns] if record.streamed and record.chunk_ns else []

@@ -1,0 +1,78 @@
+"""Which charts the report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from loadtests.report.distribution import distribution_chart
+from loadtests.report.timeline import Track, timeline_chart
+
+__all__ = ["Chart", "charts"]
+
+_DISTRIBUTIONS = {
+    "ttft": ("Time to first token", "share of requests below"),
+    "e2e": ("End-to-end latency", "share of requests below"),
+    "itl": ("Inter-token latency", "share of gaps below"),
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart with its heading; ``legend`` holds (name, colour class) where there are two lines."""
+
+    title: str
+    caption: str
+    svg: Markup
+    legend: tuple[tuple[str, str], ...] = ()
+
+
+def charts(results: Mapping[str, Any], samples: Mapping[str, Sequence[int]]) -> list[Chart]:
+    """Return the charts in the order of the page; a metric without samples has none."""
+    found = [
+        Chart(title, caption, Markup(distribution_chart(samples[tag], title)))
+        for tag, (title, caption) in _DISTRIBUTIONS.items()
+        if samples.get(tag)
+    ]
+    found.insert(
+        min(2, len(found)), _over_time(results, "Output tokens", "per second", "tokens/s", "output_tokens")
+    )
+    found += [_requests(results), _users(results)]
+    return found
+
+
+def _middles(results: Mapping[str, Any]) -> list[float]:
+    return [bucket["start_s"] + bucket["seconds"] / 2 for bucket in results["series"]]
+
+
+def _rates(results: Mapping[str, Any], key: str) -> list[float]:
+    return [bucket[key] / bucket["seconds"] for bucket in results["series"]]
+
+
+def _draw(results: Mapping[str, Any], title: str, tracks: Sequence[Track]) -> Markup:
+    return Markup(timeline_chart(_middles(results), tracks, title, results["window"]["start_ns"] / 1e9))
+
+
+def _over_time(results: Mapping[str, Any], title: str, caption: str, name: str, key: str) -> Chart:
+    return Chart(title, caption, _draw(results, title, [Track(name, _rates(results, key), "one", area=True)]))
+
+
+def _requests(results: Mapping[str, Any]) -> Chart:
+    tracks = [
+        Track("answered", _rates(results, "requests"), "one", area=True),
+        Track("failed", _rates(results, "failures"), "bad"),
+    ]
+    legend = (("answered", "one"), ("failed", "bad"))
+    return Chart("Requests", "ended per second", _draw(results, "Requests", tracks), legend)
+
+
+def _users(results: Mapping[str, Any]) -> Chart:
+    tracks = [
+        Track("users", [bucket["users"] for bucket in results["series"]], "two"),
+        Track("in flight", [bucket["in_flight"] for bucket in results["series"]], "one"),
+    ]
+    legend = (("users running", "two"), ("requests in flight", "one"))
+    return Chart("Concurrency", "over time", _draw(results, "Concurrency", tracks), legend)

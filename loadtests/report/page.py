@@ -1,0 +1,51 @@
+"""Puts the page together: numbers into texts, charts, and the template ``page.html``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, Template
+from markupsafe import Markup
+
+from loadtests.report.charts import charts
+from loadtests.report.texts import check_rows, facts, failure_rows, metric_rows, notes, tiles
+
+__all__ = ["render_report"]
+
+_HERE = Path(__file__).parent
+
+
+def render_report(results: Mapping[str, Any], samples: Mapping[str, Sequence[int]]) -> str:
+    """Return the report as one HTML page that needs no other file and no network.
+
+    Args:
+        results: the content of ``results.json``.
+        samples: sorted samples of the latency metrics in nanoseconds, for the distributions.
+    """
+    config = results["config"]
+    return _template().render(
+        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        model=config["model"],
+        protocol=config["protocol"],
+        url=config["url"],
+        users=config["users"],
+        started=results["started"].replace("T", " ").replace("+00:00", " UTC"),
+        seconds=f"{results['window']['seconds']:.0f}",
+        verdict=results["verdict"],
+        tiles=tiles(results),
+        charts=charts(results, samples),
+        metrics=metric_rows(results),
+        checks=check_rows(results),
+        failures=failure_rows(results),
+        facts=facts(results),
+        notes=notes(),
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string((_HERE / "page.html").read_text(encoding="utf-8"))

@@ -1,0 +1,157 @@
+"""The numbers of a run as the texts that the page shows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from loadtests.durations import format_duration
+from loadtests.metrics.catalog import request_metrics, run_metrics
+from loadtests.metrics.metric import RequestMetric, RunMetric
+
+__all__ = ["check_rows", "facts", "failure_rows", "metric_rows", "notes", "tiles"]
+
+_STATISTICS = ("mean", "min", "p50", "p90", "p95", "p99", "max")
+_MISSING = "–"
+
+
+def tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the big numbers: label, value, unit, small print, and a tone where it is bad."""
+    totals = {tag: total["value"] for tag, total in results["totals"].items()}
+    found = [
+        _tile("Output tokens/s", _number(totals["output_tokens_per_second"]), "", _tokens_note(results)),
+        _tile(
+            "Requests/s",
+            _number(totals["requests_per_second"]),
+            "",
+            f"{results['requests']['ok']:,} answered",
+        ),
+    ]
+    for tag, label, second in (
+        ("ttft", "First token", "p95"),
+        ("itl", "Token gap", "p99"),
+        ("e2e", "Whole answer", "p95"),
+    ):
+        summary = results["metrics"][tag]
+        if summary is None:
+            found.append(_tile(label, _MISSING, "", "not measured"))
+        else:
+            value, unit = format_duration(summary["p50"]).split(" ")
+            found.append(_tile(label, value, unit, f"median · {second} {format_duration(summary[second])}"))
+    requests = results["requests"]
+    tried = requests["failed"] + requests["ok"]
+    rate = totals["failure_rate"]
+    note = f"of {tried:,} requests" + (f" · {100 * rate:.2f} %" if rate else "")
+    found.append(_tile("Failed", f"{requests['failed']:,}", "", note, "bad" if requests["failed"] else ""))
+    return found
+
+
+def metric_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of the percentile table."""
+    rows = []
+    for metric in request_metrics():
+        summary = results["metrics"][metric.tag]
+        if summary is None:
+            cells = [_MISSING] * (len(_STATISTICS) + 1)
+        else:
+            show = (
+                format_duration if metric.unit == "ns" else lambda value: f"{value:,.1f}".removesuffix(".0")
+            )
+            cells = [f"{summary['count']:,}", *(show(summary[name]) for name in _STATISTICS)]
+        rows.append({"name": metric.header, "cells": cells})
+    return rows
+
+
+def check_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the limits beside what was measured."""
+
+    def show(value: float | None, unit: str) -> str:
+        if value is None:
+            return _MISSING
+        return f"{100 * value:.2f} %" if unit == "share" else format_duration(value)
+
+    return [
+        {
+            "name": check["name"],
+            "setting": check["setting"],
+            "limit": show(check["limit"], check["unit"]),
+            "measured": show(check["measured"], check["unit"]),
+            "passed": check["passed"],
+        }
+        for check in results["verdict"]["checks"]
+    ]
+
+
+def failure_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the failures by kind, each with examples and when they happened."""
+    return [
+        {
+            **group,
+            "examples": [f"at {start_ns / 1e9:.1f} s: {detail}" for start_ns, detail in group["examples"]],
+        }
+        for group in results["failures"]
+    ]
+
+
+def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the facts of the run in groups of (name, value)."""
+    config, machine, requests = results["config"], results["machine"], results["requests"]
+    server = results["server"]
+    loaded = ", ".join(map(str, server.get("model_versions") or []))
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    generator = results["load_generator"]
+    cost = generator["cpu_ms_per_1k_tokens"]
+    window = results["window"]
+    low_s, high_s = window["start_ns"] / 1e9, window["end_ns"] / 1e9
+    workload = [
+        ("Users", f"{config['users']}, each waits for its answer"),
+        ("Prompts", config["prompts"] or "packaged mix"),
+        ("Generation", f"max_tokens {config['max_tokens']}, temperature {config['temperature']:g}"),
+        (
+            "Measured",
+            f"{low_s:.1f} to {high_s:.1f} s, ended by {window['ended_by']}",
+        ),
+        ("Not measured", f"{requests['warmup']} in the warm-up, {requests['cut']} cut at the end"),
+    ]
+    endpoint = [
+        ("URL", config["url"]),
+        ("Protocol", config["protocol"]),
+        ("Model", f"{config['model']}, version {loaded or _MISSING}"),
+        ("Server", f"{server.get('server') or 'unknown'} {server.get('server_version') or ''}".strip()),
+    ]
+    client = [
+        ("Processor", f"{machine['cpu']}, {machine['cores']} cores"),
+        ("Memory", f"{machine['memory_bytes'] / 2**30:.0f} GiB"),
+        ("System", f"{machine['system']}, Python {machine['python']}"),
+        ("Tools", versions or _MISSING),
+        (
+            "Own cost",
+            f"{generator['cpu_seconds']:.1f} s CPU" + (f", {cost:.1f} ms per 1,000 tokens" if cost else ""),
+        ),
+    ]
+    return [("Endpoint", endpoint), ("Load", workload), ("Load generator", client)]
+
+
+def notes() -> list[tuple[str, str]]:
+    """Return every metric with its definition, from the docstring that stands beside its code."""
+    metrics: list[RequestMetric | RunMetric] = [*request_metrics(), *run_metrics()]
+    return [
+        (metric.header, " ".join(inspect.cleandoc(type(metric).__doc__ or "").replace("``", "").split()))
+        for metric in metrics
+    ]
+
+
+def _tile(label: str, value: str, unit: str, note: str, tone: str = "") -> dict[str, str]:
+    return {"label": label, "value": value, "unit": unit, "note": note, "tone": tone}
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return _MISSING
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _tokens_note(results: Mapping[str, Any]) -> str:
+    summary = results["metrics"]["output_tokens"]
+    return "no answer" if summary is None else f"{summary['mean']:.0f} per answer on average"

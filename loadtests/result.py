@@ -1,0 +1,151 @@
+"""The result of a load test, and the schema of ``results.json``.
+
+::
+
+    schema_version     1
+    started            ISO 8601, UTC
+    config             the settings, as given (LoadTestConfig)
+    server             name and version of the server, loaded versions of the model
+    machine            the machine that made the load: cpu, cores, memory, system, versions
+    window             start_ns, end_ns since the load began; seconds; ended_by (duration | max_requests)
+    requests           ok, failed, cut (in flight at the end), warmup (started before the window)
+    metrics            per request metric: header, unit (ns | tokens), and count, mean, min, p50, p90,
+                       p95, p99, max; null where there is no sample
+    totals             per run metric: header, unit and value (null where undefined):
+                       output_tokens_per_second, requests_per_second, failure_rate
+    failures           per kind: kind, meaning, count, examples [start_ns, detail]
+    series             per second: start_s, seconds, users, in_flight, requests, failures, output_tokens
+    load_generator     cpu_seconds, and cpu_ms_per_1k_tokens (null without tokens)
+    verdict            passed, reasons, checks [name, setting, limit, measured, unit, passed]
+
+Times are integer nanoseconds unless the key says seconds. Percentiles are exact (nearest rank).
+``requests.jsonl`` beside it has the raw records (``record.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtests.durations import format_duration
+from loadtests.failures import FAILURE_KINDS
+from loadtests.measurement import Measurement
+from loadtests.metrics.catalog import request_metrics, run_metrics
+from loadtests.slo import Verdict
+
+__all__ = ["SCHEMA_VERSION", "LoadTestResult", "results_dict"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LoadTestResult:
+    """What ``run_load_test`` returns: the numbers, the verdict, and where the files are."""
+
+    verdict: Verdict
+    measurement: Measurement
+    output: Path
+    """Directory of the three files below."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit holds; the command's exit code is 1 when it is false."""
+        return self.verdict.passed
+
+    @property
+    def results_json(self) -> Path:
+        """The numbers, by the schema above."""
+        return self.output / "results.json"
+
+    @property
+    def report_html(self) -> Path:
+        """The report for people."""
+        return self.output / "report.html"
+
+    @property
+    def requests_jsonl(self) -> Path:
+        """The raw records."""
+        return self.output / "requests.jsonl"
+
+    def __str__(self) -> str:
+        """Return the summary for the terminal: the numbers, the verdict, the path of the report."""
+        counts, totals = self.measurement.counts, self.measurement.totals
+        lines = [
+            f"{counts['ok']} requests answered, {counts['failed']} failed, {counts['cut']} cut at the end",
+            f"{totals['output_tokens_per_second'] or 0:.1f} tokens/s, "
+            f"{totals['requests_per_second'] or 0:.2f} requests/s",
+        ]
+        for metric in request_metrics():
+            summary = self.measurement.summaries[metric.tag]
+            if metric.unit == "ns" and summary is not None:
+                numbers = "  ".join(
+                    f"{name} {format_duration(getattr(summary, name))}" for name in ("p50", "p95", "p99")
+                )
+                lines.append(f"{metric.header:<20} {numbers}")
+        lines += [
+            f"{group.count} x {group.kind}: {group.examples[0][1]}" for group in self.measurement.failures
+        ]
+        lines.append("passed" if self.passed else "FAILED: " + "; ".join(self.verdict.reasons))
+        lines.append(f"report: {self.report_html}")
+        return "\n".join(lines)
+
+
+def results_dict(
+    measurement: Measurement,
+    verdict: Verdict,
+    *,
+    started: str,
+    ended_by: str,
+    cpu_seconds: float,
+    config: dict[str, Any],
+    server: dict[str, Any],
+    machine: dict[str, object],
+) -> dict[str, Any]:
+    """Return the content of ``results.json``."""
+    tokens = sum(bucket.output_tokens for bucket in measurement.series)
+    window = measurement.window
+    summaries = measurement.summaries
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "started": started,
+        "config": config,
+        "server": server,
+        "machine": machine,
+        "window": {
+            "start_ns": window.start_ns,
+            "end_ns": window.end_ns,
+            "seconds": window.seconds,
+            "ended_by": ended_by,
+        },
+        "requests": measurement.counts,
+        "metrics": {
+            metric.tag: None
+            if (summary := summaries[metric.tag]) is None
+            else {"header": metric.header, "unit": metric.unit, **summary.as_dict()}
+            for metric in request_metrics()
+        },
+        "totals": {
+            metric.tag: {
+                "header": metric.header,
+                "unit": metric.unit,
+                "value": measurement.totals[metric.tag],
+            }
+            for metric in run_metrics()
+        },
+        "failures": [
+            {
+                "kind": group.kind,
+                "meaning": FAILURE_KINDS[group.kind],
+                "count": group.count,
+                "examples": group.examples,
+            }
+            for group in measurement.failures
+        ],
+        "series": [bucket.as_dict() for bucket in measurement.series],
+        "load_generator": {
+            "cpu_seconds": round(cpu_seconds, 3),
+            "cpu_ms_per_1k_tokens": round(1e6 * cpu_seconds / tokens, 3) if tokens else None,
+        },
+        "verdict": verdict.as_dict(),
+    }

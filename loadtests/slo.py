@@ -1,0 +1,101 @@
+"""Limits on what was measured, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from loadtests.durations import format_duration
+from loadtests.metrics.percentiles import Summary
+
+__all__ = ["Check", "Verdict", "judge"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit beside what was measured."""
+
+    name: str
+    """Such as ``ttft p95``."""
+    setting: str
+    """The option that set the limit, such as ``--max-ttft-p95``."""
+    limit: float
+    """Largest value that passes: nanoseconds, or a share for the failure rate."""
+    measured: float | None
+    """What was measured; None when there was no sample, which does not pass."""
+    unit: str
+    """``ns`` or ``share``."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the limit holds. Reaching it exactly does."""
+        return self.measured is not None and self.measured <= self.limit
+
+    def describe(self) -> str:
+        """Return one line, such as ``ttft p95 812 ms is above 500 ms (--max-ttft-p95)``."""
+        if self.measured is None:
+            return f"{self.name} was not measured, its limit is {self.format(self.limit)} ({self.setting})"
+        word = "is within" if self.passed else "is above"
+        return f"{self.name} {self.format(self.measured)} {word} {self.format(self.limit)} ({self.setting})"
+
+    def format(self, value: float) -> str:
+        """Return a value of this check for people."""
+        return f"{100 * value:.2f} %" if self.unit == "share" else format_duration(value)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the fields as JSON takes them."""
+        return {**asdict(self), "passed": self.passed}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the endpoint did what was asked of it."""
+
+    checks: tuple[Check, ...]
+    successful_requests: int
+
+    @property
+    def passed(self) -> bool:
+        """All limits hold, and at least one request succeeded."""
+        return self.successful_requests > 0 and all(check.passed for check in self.checks)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it did not pass, one line each; empty when it did."""
+        reasons = [check.describe() for check in self.checks if not check.passed]
+        if self.successful_requests == 0:
+            reasons.insert(0, "no request succeeded")
+        return reasons
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the verdict as JSON takes it."""
+        return {
+            "passed": self.passed,
+            "reasons": self.reasons,
+            "checks": [check.as_dict() for check in self.checks],
+        }
+
+
+def judge(
+    latency_limits: Mapping[tuple[str, str], int],
+    max_failure_rate: float,
+    summaries: Mapping[str, Summary | None],
+    failure_rate: float | None,
+    successful_requests: int,
+) -> Verdict:
+    """Hold every limit against what was measured.
+
+    Args:
+        latency_limits: (metric tag, statistic) -> nanoseconds.
+        max_failure_rate: share from 0 to 1. Always checked; the default of ``LoadTestConfig`` is
+            0.01, so that one refused connection in a long run does not fail a build.
+        summaries: metric tag -> its distribution.
+        failure_rate: share from 0 to 1, None when no request ended.
+        successful_requests: how many requests were measured.
+    """
+    checks = [Check("failure rate", "--max-failure-rate", max_failure_rate, failure_rate, "share")]
+    for (metric, statistic), limit in latency_limits.items():
+        summary = summaries.get(metric)
+        measured = None if summary is None else getattr(summary, statistic)
+        checks.append(Check(f"{metric} {statistic}", f"--max-{metric}-{statistic}", limit, measured, "ns"))
+    return Verdict(tuple(checks), successful_requests)

@@ -1,0 +1,181 @@
+"""Triton's ``ModelStreamInfer`` over gRPC: one call per request on a channel that users share.
+
+Cancelling is per call, so a stream that served several requests could not drop just one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import grpc.experimental.gevent
+from locust.env import Environment
+
+grpc.experimental.gevent.init_gevent()  # after locust has patched sockets, before the first channel
+
+from tritonclient.grpc import service_pb2, service_pb2_grpc  # noqa: E402
+
+from loadtests.answer import Answer  # noqa: E402
+from loadtests.errors import ConfigError, EndpointError  # noqa: E402
+from loadtests.failures import RequestFailed  # noqa: E402
+from loadtests.measured_user import MeasuredUser  # noqa: E402
+from loadtests.prompts import Prompt  # noqa: E402
+from loadtests.target import parse_target  # noqa: E402
+from loadtests.triton_contract import check_outputs, request_inputs  # noqa: E402
+
+__all__ = ["TritonGrpcUser"]
+
+_PREFLIGHT_TIMEOUT_S = 10.0
+_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+# What Triton says when its queue is full or a request waited too long in it; HTTP says 503.
+_SHED = ("Exceeds maximum queue size", "Request timeout expired")
+_KINDS = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "timeout",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "refused",
+    grpc.StatusCode.INVALID_ARGUMENT: "4xx",
+    grpc.StatusCode.NOT_FOUND: "4xx",
+    grpc.StatusCode.UNAUTHENTICATED: "4xx",
+    grpc.StatusCode.PERMISSION_DENIED: "4xx",
+}
+
+_channels: dict[str, grpc.Channel] = {}
+
+
+class TritonGrpcUser(MeasuredUser):
+    """Sends ``stream=true`` and stamps every response of the stream."""
+
+    host = "grpc://127.0.0.1:8001"
+    label = "gRPC"
+    streams = True
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(_channel(_address(self.host or "")))
+
+    @classmethod
+    def preflight(cls, url: str, model: str) -> dict[str, Any]:
+        """See ``MeasuredUser.preflight``."""
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(_channel(_address(url)))
+
+        def ask(method: Callable[..., Any], request: Any) -> Any:
+            return method(request, timeout=_PREFLIGHT_TIMEOUT_S)
+
+        try:
+            server = ask(stub.ServerMetadata, service_pb2.ServerMetadataRequest())
+            ready = ask(stub.ModelReady, service_pb2.ModelReadyRequest(name=model)).ready
+            if not ready:
+                raise EndpointError(
+                    f"{url}: model {model!r} is not ready; wait until it is loaded, or choose another"
+                )
+            metadata = ask(stub.ModelMetadata, service_pb2.ModelMetadataRequest(name=model))
+        except grpc.RpcError as error:
+            raise EndpointError(
+                f"{url}: no Triton answers there over gRPC ({error.details() or error.code()}); start a "
+                "server (`trimaran serve REPOSITORY`) or give its address with --url grpc://host:port"
+            ) from error
+        check_outputs((output.name for output in metadata.outputs), model, url)
+        return {
+            "server": server.name,
+            "server_version": server.version,
+            "model_versions": list(metadata.versions),
+        }
+
+    def send(self, prompt: Prompt, answer: Answer) -> None:
+        """See ``MeasuredUser.send``."""
+        request = _build_request(prompt, self)
+        call = self._stub.ModelStreamInfer(iter([request]), timeout=self.workload.request_timeout_s)
+        begun = False
+        try:
+            for response in call:
+                seen_ns = answer.now()
+                if response.error_message:
+                    raise _stream_failure(response.error_message)
+                begun = True
+                _take(response.infer_response, answer, seen_ns)
+        except grpc.RpcError as error:
+            raise _call_failure(error, begun) from error
+        finally:
+            with contextlib.suppress(Exception):
+                call.cancel()  # nothing happens when it is done
+
+
+def _address(url: str) -> str:
+    target = parse_target(url)
+    if target.scheme != "grpc" or target.port is None:
+        raise ConfigError(
+            f"protocol grpc speaks gRPC and cannot use {url}; "
+            f"give --url grpc://{target.host}:8001 (8001 is Triton's port for gRPC)"
+        )
+    return target.address
+
+
+def _channel(address: str) -> grpc.Channel:
+    if address not in _channels:
+        _channels[address] = grpc.insecure_channel(address, options=_OPTIONS)
+    return _channels[address]
+
+
+def _build_request(prompt: Prompt, user: TritonGrpcUser) -> Any:
+    """Build a ModelInferRequest with a batch of one: every input has the shape [1, 1]."""
+    request = service_pb2.ModelInferRequest(model_name=user.workload.model)
+    for name, value in request_inputs(prompt, user.workload, stream=True):
+        tensor = request.inputs.add(name=name, shape=[1, 1])
+        # bool before int: a bool is an int in Python.
+        if isinstance(value, bool):
+            tensor.datatype = "BOOL"
+            tensor.contents.bool_contents.append(value)
+        elif isinstance(value, int):
+            tensor.datatype = "INT32"
+            tensor.contents.int_contents.append(value)
+        elif isinstance(value, float):
+            tensor.datatype = "FP32"
+            tensor.contents.fp32_contents.append(value)
+        else:
+            tensor.datatype = "BYTES"
+            tensor.contents.bytes_contents.append(value.encode())
+    return request
+
+
+def _take(response: Any, answer: Answer, seen_ns: int) -> None:
+    """Read one ModelInferResponse. Raw tensors are little-endian; 4 bytes before a text are its length."""
+    if not response.outputs:  # the empty final response that some clients ask for
+        return
+    raw = dict(zip((output.name for output in response.outputs), response.raw_output_contents, strict=False))
+    if "output_ids" not in raw:
+        raise RequestFailed(
+            "malformed", f"a response without output_ids, only {', '.join(sorted(raw)) or 'nothing'}"
+        )
+    prompt_tokens = raw.get("prompt_tokens", b"")
+    answer.add(
+        seen_ns,
+        tokens=len(raw["output_ids"]) // 4,
+        text_bytes=sum(map(len, _texts(raw.get("text_output", b"")))),
+        finish_reason=b"".join(_texts(raw.get("finish_reason", b""))).decode("utf-8", "replace"),
+        prompt_tokens=int.from_bytes(prompt_tokens[:4], "little") if prompt_tokens else None,
+    )
+
+
+def _texts(raw: bytes) -> Iterator[bytes]:
+    position = 0
+    while position + 4 <= len(raw):
+        length = int.from_bytes(raw[position : position + 4], "little")
+        yield raw[position + 4 : position + 4 + length]
+        position += 4 + length
+
+
+def _stream_failure(message: str) -> RequestFailed:
+    kind = "refused" if any(phrase in message for phrase in _SHED) else "stream_error"
+    return RequestFailed(kind, message)
+
+
+def _call_failure(error: grpc.RpcError, begun: bool) -> RequestFailed:
+    code, detail = error.code(), f"{error.code().name}: {error.details()}"
+    if code in _KINDS:
+        return RequestFailed(_KINDS[code], detail)
+    if code is grpc.StatusCode.UNAVAILABLE and any(phrase in detail for phrase in _SHED):
+        return RequestFailed("refused", detail)
+    if begun:
+        return RequestFailed("truncated", detail)
+    return RequestFailed("unreachable" if code is grpc.StatusCode.UNAVAILABLE else "5xx", detail)
