@@ -11,6 +11,7 @@ frees its slot in the engine and touches no other request.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Unpack
@@ -169,6 +170,11 @@ class AsyncStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.cancel()
+
+    def __del__(self) -> None:
+        # `break` drops us, but grpc's own tasks keep the call alive. The loop may be closed by now.
+        with contextlib.suppress(RuntimeError):
+            self.cancel()
 
 
 class AsyncTritonClient:

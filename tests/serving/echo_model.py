@@ -1,7 +1,7 @@
 """A Triton model with the contract of ``llm`` and no language model: it answers with what it was sent.
 
-Copied into a model repository by the tests. What ``text_input`` says decides what happens: ``refuse`` is the
-caller's mistake, ``break`` is ours, ``drip`` goes on until it is cancelled, ``cancelled`` tells how many were.
+Copied into a model repository by the tests. What ``text_input`` says decides what happens: ``refuse`` is
+the caller's mistake, ``break`` is ours, ``drip`` goes on until it is cancelled, ``silent`` gives no reason.
 """
 
 from __future__ import annotations

@@ -161,7 +161,8 @@ import sys
 from pathlib import Path
 from serving.config import ServeConfig
 from serving.serve import serve
-serve(ServeConfig(Path(sys.argv[1]), http_port=0, grpc_port=0, metrics_port=0), lambda line: print(line, flush=True))
+config = ServeConfig(Path(sys.argv[1]), http_port=0, grpc_port=0, metrics_port=0)
+serve(config, lambda line: print(line, flush=True))
 """
 
 
