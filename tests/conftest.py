@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let through what a dependency does to itself: PEFT 0.21 reads an attribute transformers 5 renamed."""
+    config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of 320 tokens with ChatML template. Do not change it."""
