@@ -1,0 +1,211 @@
+"""Triton's Python-backend model: translates between Triton requests and the engine, no more.
+
+``execute`` hands its requests to the engine and blocks while every slot is taken, so that the
+backlog stays in Triton's queue, where the dynamic batcher forms batches and the queue policy
+sheds load. Answers leave through response senders as the engine's thread produces them.
+"""
+
+import logging
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from checkpoints.errors import CheckpointError, RequestError, TrimaranError
+from checkpoints.manifest import read_manifest
+from checkpoints.prompt import PromptEncoder
+from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
+from serving.engine.loop import EngineFailure, EngineLoop, Ticket
+from serving.engine.registry import load_engine
+from serving.engine.text_stream import Delta
+from serving.triton_request import TritonRequest, read_request
+
+logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
+logger = logging.getLogger("trimaran.llm")
+
+WATCH_SECONDS = 0.05
+"""How often cancellations, deadlines and gauges are looked at."""
+
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+
+class TritonPythonModel:
+    """One instance of the model ``llm``: an engine, its loop, and a thread that watches clients."""
+
+    def initialize(self, args):
+        """Load the version's checkpoint into the engine that its ``engine.json`` names."""
+        self.name = args["model_name"]
+        version = Path(args["model_repository"]) / args["model_version"]
+        checkpoint = version / "checkpoint"
+        try:
+            config = EngineConfig.read(version / ENGINE_CONFIG_NAME)
+            manifest = read_manifest(checkpoint)
+            self.encoder = PromptEncoder.from_checkpoint(
+                checkpoint, trust_remote_code=config.trust_remote_code
+            )
+            engine = load_engine(checkpoint, config, manifest)
+        except TrimaranError as error:
+            raise pb_utils.TritonModelException(str(error)) from error
+        self.counters = engine.counters
+        self.loop = EngineLoop(engine, self.encoder.tokenizer, on_failure=self.retire)
+        self.loop.start()
+        self.answers = set()
+        self.gauges = make_gauges({"model": self.name, "version": args["model_version"]})
+        self.finished = threading.Event()
+        self.watcher = threading.Thread(target=self.watch, name="watcher", daemon=True)
+        self.watcher.start()
+
+    def execute(self, requests):
+        """Hand ``requests`` to the engine, then wait until it has a free slot."""
+        for request in requests:
+            self.accept(request)
+        while not self.loop.wait_for_free_slot(timeout=0.1):
+            pass
+
+    def finalize(self):
+        """Finish what is held and stop the threads."""
+        self.finished.set()
+        self.watcher.join()
+        self.loop.close()
+        set_gauges(self.gauges, 0, 0, self.counters.peak_batch)
+
+    def accept(self, request):
+        """Submit one request, or answer it with the error that names what is wrong with it."""
+        answer = Answer(request, self.answers.discard)
+        try:
+            asked = read_request(
+                {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}, self.encoder
+            )
+            answer.begin(asked)
+            self.answers.add(answer)
+            answer.ticket = self.loop.submit(asked.generation, answer)
+        except Exception as error:
+            if not isinstance(error, TrimaranError):
+                logger.exception("a request could not be read")
+            answer.on_error(error)
+
+    def watch(self):
+        """Cancel what clients have left, refuse what waited too long, publish the gauges."""
+        while not self.finished.wait(WATCH_SECONDS):
+            now = time.monotonic()
+            for answer in list(self.answers):
+                if answer.ticket is None:
+                    continue
+                if answer.sender.is_cancelled():
+                    self.loop.cancel(answer.ticket)
+                elif answer.deadline < now and not answer.started:
+                    answer.expire()
+                    self.loop.cancel(answer.ticket)
+            set_gauges(self.gauges, self.loop.running, self.loop.waiting, self.counters.peak_batch)
+
+    def retire(self, failure: EngineFailure):
+        """Make the model not ready: its engine is dead and only a new load can help.
+
+        Triton keeps a Python model ready while its process lives, so the model unloads itself.
+        """
+        logger.error("%s; unloading the model", failure)
+        threading.Thread(target=pb_utils.unload_model, args=(self.name,), daemon=True).start()
+
+
+class Answer:
+    """One request's way back: a sink of the engine loop that sends Triton responses.
+
+    Args:
+        request: Triton's request.
+        on_end: called with this answer when its last response has been sent.
+    """
+
+    def __init__(self, request, on_end):
+        self.sender = request.get_response_sender()
+        self.wanted = set(request.requested_output_names())
+        timeout = request.timeout()  # microseconds, 0 is none
+        self.deadline = time.monotonic() + timeout / 1e6 if timeout else float("inf")
+        self.on_end = on_end
+        self.ticket: Ticket | None = None
+        self.started = False
+        self.ended = False
+
+    def begin(self, asked: TritonRequest):
+        """Take what the request asked for."""
+        self.stream = asked.stream
+        self.seed = asked.generation.sampling.seed
+        self.text, self.token_ids, self.log_probs = [], [], []
+
+    def on_delta(self, delta: Delta):
+        """Send ``delta``, or keep it for the one response of a request that does not stream."""
+        if self.ended:
+            return
+        self.started = True
+        self.text.append(delta.text)
+        self.token_ids += delta.token_ids
+        self.log_probs += delta.log_probs
+        last = bool(delta.finish_reason)
+        if not (self.stream or last):
+            return
+        response = pb_utils.InferenceResponse(self.outputs(delta))
+        self.text, self.token_ids, self.log_probs = [], [], []
+        if last:
+            self.end(response)
+        else:
+            self.sender.send(response)
+
+    def on_error(self, error: Exception):
+        """Send ``error`` as the last response."""
+        if isinstance(error, RequestError):
+            code = pb_utils.TritonError.INVALID_ARG
+        elif isinstance(error, TrimaranError) and not isinstance(error, CheckpointError):
+            code = pb_utils.TritonError.UNAVAILABLE
+        else:
+            code = pb_utils.TritonError.INTERNAL
+        self.end(pb_utils.InferenceResponse([], error=pb_utils.TritonError(str(error), code)))
+
+    def expire(self):
+        """Refuse a request that found no slot before its own timeout."""
+        error = pb_utils.TritonError(
+            "the request's timeout passed before a slot was free", pb_utils.TritonError.UNAVAILABLE
+        )
+        self.end(pb_utils.InferenceResponse([], error=error))
+
+    def end(self, response):
+        """Send the last response, once."""
+        if not self.ended:
+            self.ended = True
+            self.on_end(self)
+            self.sender.send(response, flags=FINAL)
+
+    def outputs(self, delta: Delta):
+        """Return the tensors of one response, ``[1, n]`` each."""
+        values = {
+            "text_output": np.array([["".join(self.text).encode()]], dtype=np.object_),
+            "output_ids": np.array([self.token_ids], dtype=np.int32),
+            "log_probs": np.array([self.log_probs], dtype=np.float32),
+            "finish_reason": np.array([[delta.finish_reason.encode()]], dtype=np.object_),
+            "prompt_tokens": np.array([[delta.prompt_tokens]], dtype=np.int32),
+            "completion_tokens": np.array([[delta.completion_tokens]], dtype=np.int32),
+            "seed": np.array([[self.seed]], dtype=np.uint64),
+        }
+        return [pb_utils.Tensor(name, value) for name, value in values.items() if name in self.wanted]
+
+
+def make_gauges(labels):
+    """Register this model's Prometheus gauges."""
+    families = {
+        "trimaran_running_requests": "Requests in a slot of the engine",
+        "trimaran_waiting_requests": "Requests handed to the engine that wait for a slot",
+        "trimaran_engine_batch_size_max": "Largest decode batch since the version was loaded",
+    }
+    kept = [
+        pb_utils.MetricFamily(name=name, description=text, kind=pb_utils.MetricFamily.GAUGE)
+        for name, text in families.items()
+    ]
+    # A metric lives as long as its family is referenced.
+    return kept, [family.Metric(labels=labels) for family in kept]
+
+
+def set_gauges(gauges, *values):
+    """Set the gauges made by ``make_gauges``."""
+    for metric, value in zip(gauges[1], values, strict=True):
+        metric.set(float(value))
