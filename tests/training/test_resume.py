@@ -1,0 +1,155 @@
+"""A run that is killed goes on where its last saved state stands, as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from checkpoints.errors import ConfigError
+from tests.training.rows import chat_rows, tiny_config, write_jsonl
+from training.metrics import read_metrics
+from training.run import train
+
+STEPS = 14
+ROOT = Path(__file__).parents[2]
+
+# The child trains the same run, slowly enough after step 7 to be killed between two states.
+CHILD = """
+import sys, time
+from pathlib import Path
+from transformers import TrainerCallback
+import training.run as run
+from tests.training.rows import tiny_config
+
+class Slow(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        time.sleep(30 if state.global_step == 8 else 0)
+
+build = run.build_trainer
+def slow(*args, **kwargs):
+    trainer = build(*args, **kwargs)
+    trainer.add_callback(Slow())
+    return trainer
+run.build_trainer = slow
+model, data, output = map(Path, sys.argv[1:])
+settings = dict(max_steps=14, save_steps=3, eval_steps=4, rows={"eval_fraction": 0.25})
+run.train(tiny_config(model, data, output, **settings))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_jsonl(tmp_path_factory.mktemp("data") / "rows.jsonl", chat_rows(20))
+
+
+def config_of(model: Path, data: Path, output: Path, **overrides: object):  # type: ignore[no-untyped-def]
+    settings = {"max_steps": STEPS, "save_steps": 3, "eval_steps": 4, "rows": {"eval_fraction": 0.25}}
+    return tiny_config(model, data, output, **{**settings, **overrides})
+
+
+@pytest.fixture(scope="module")
+def killed(tiny_llama_dir: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory whose process was killed with SIGKILL at step 8; the last state is of step 6."""
+    output = tmp_path_factory.mktemp("killed") / "run"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tiny_llama_dir), str(data), str(output)],
+        env=environment,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        metrics = output / "metrics.jsonl"
+        while not (metrics.exists() and metrics.read_text().count("\n") >= 7):
+            assert child.poll() is None, child.stderr.read() if child.stderr else ""
+            assert time.monotonic() < deadline, "the child did not get to step 7"
+            time.sleep(0.05)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+    return output
+
+
+def test_a_killed_run_continues_without_gap_or_duplicate(
+    killed: Path, tiny_llama_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    assert not (killed / "adapter").exists()
+    assert len(read_metrics(killed / "metrics.jsonl")) >= 7
+    # what a kill in the middle of a write leaves: half a row, and a state without its end
+    with (killed / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 8, "lo')
+    (killed / "checkpoints" / "checkpoint-9").mkdir()
+    (killed / "checkpoints" / "checkpoint-9" / "trainer_state.json").write_text('{"glob')
+    before = read_metrics_until(killed, 6)
+
+    adapter = train(config_of(tiny_llama_dir, data, killed, threads=1))
+
+    rows = read_metrics(killed / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert rows[:6] == before, "the steps before the state were trained again"
+    assert [row["step"] for row in rows if "eval_loss" in row] == [4, 8, 12, 14]
+
+    straight = train(config_of(tiny_llama_dir, data, tmp_path / "straight"))
+    expected = read_metrics(tmp_path / "straight" / "metrics.jsonl")
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in expected], rel=1e-4)
+    one, other = (load_file(path / "adapter_model.safetensors") for path in (adapter, straight))
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], atol=1e-4, rtol=1e-3)
+
+
+def read_metrics_until(run: Path, step: int) -> list[dict[str, float]]:
+    import json
+
+    lines = (run / "metrics.jsonl").read_text().splitlines()[:step]
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def cut_off(tiny_llama_dir: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that got its states but not its adapter."""
+    import training.run as run
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "write_adapter", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        train(config_of(tiny_llama_dir, data, tmp_path / "run", max_steps=4, save_steps=2))
+    monkeypatch.undo()
+    return tmp_path / "run"
+
+
+def test_a_run_with_another_setting_is_not_continued(cut_off: Path, tiny_llama_dir: Path, data: Path) -> None:
+    with pytest.raises(ConfigError, match=r"learning_rate was 0.01, now it is 0.001.*resume = never"):
+        train(config_of(tiny_llama_dir, data, cut_off, max_steps=4, learning_rate=1e-3))
+
+
+def test_a_run_with_other_rows_is_not_continued(cut_off: Path, tiny_llama_dir: Path, tmp_path: Path) -> None:
+    other = write_jsonl(tmp_path / "other.jsonl", chat_rows(24))
+    with pytest.raises(ConfigError, match=r"data was .*, now it is "):
+        train(config_of(tiny_llama_dir, other, cut_off, max_steps=4))
+
+
+def test_resume_never_starts_over(cut_off: Path, tiny_llama_dir: Path, data: Path) -> None:
+    config = config_of(tiny_llama_dir, data, cut_off, max_steps=2, learning_rate=1e-3, resume="never")
+    train(config)
+    assert [row["step"] for row in read_metrics(cut_off / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_run_cut_off_at_its_very_end_only_writes_the_adapter(
+    cut_off: Path, tiny_llama_dir: Path, data: Path
+) -> None:
+    before = (cut_off / "metrics.jsonl").read_text()
+    adapter = train(config_of(tiny_llama_dir, data, cut_off, max_steps=4, save_steps=2))
+    assert (adapter / "trimaran.json").exists()
+    assert (cut_off / "metrics.jsonl").read_text() == before

@@ -1,0 +1,192 @@
+"""Settings of ``trimaran train`` and ``trimaran merge``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from checkpoints.errors import ConfigError
+from training.data.config import DataConfig
+from training.methods.lora.config import LoraSettings
+from training.methods.registry import resolve_method
+
+__all__ = ["MergeConfig", "TrainConfig"]
+
+
+@dataclass
+class TrainConfig:
+    """Fine-tune a model on JSONL rows; the result is OUTPUT/adapter."""
+
+    model: str
+    """Base model: a hub id, a checkpoint directory, a GGUF file, or a .pt/.bin file and its config.json."""
+
+    data: DataConfig
+    """Training and evaluation rows."""
+
+    output: Path
+    """Run directory: adapter/ (the result), checkpoints/ (to resume from), metrics.jsonl, loss.png."""
+
+    method: str = "lora"
+    """Fine-tuning method: lora, or qlora for lora on an NF4 base."""
+
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    """Settings of the lora method."""
+
+    base_quantization: Literal["nf4"] | None = None
+    """Quantize the frozen base while training: nf4 needs about a quarter of the memory of bf16."""
+
+    double_quantization: bool = False
+    """Quantize the NF4 scales as well: 0.4 bits per parameter less."""
+
+    revision: str | None = None
+    """Revision of a base from the hub: a branch, tag or commit."""
+
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Only for a source you trust."""
+
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    """Precision of the frozen base and of the computation; trained weights are always fp32."""
+
+    learning_rate: float = 2e-4
+    """Highest learning rate, reached after the warm-up."""
+
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up; cosine and linear end at 0."""
+
+    warmup_ratio: float = 0.0
+    """Share of the steps over which the learning rate rises from 0, 0 to below 1."""
+
+    warmup_steps: int | None = None
+    """Number of warm-up steps, instead of warmup_ratio."""
+
+    epochs: float = 3.0
+    """Passes over the training rows."""
+
+    max_steps: int | None = None
+    """Stop after this many optimizer steps, whatever epochs says."""
+
+    batch_size: int = 8
+    """Rows per forward pass and device."""
+
+    gradient_accumulation: int = 1
+    """Forward passes per optimizer step; the loss is the mean over all their trained tokens."""
+
+    max_grad_norm: float = 1.0
+    """Gradients longer than this are scaled down to it; 0 turns clipping off."""
+
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    log_steps: int = 1
+    """Write a line of metrics every so many steps."""
+
+    eval_steps: int | None = None
+    """Evaluate every so many steps; none is at the end only."""
+
+    save_steps: int = 100
+    """Save the state to resume from every so many steps, and at the end."""
+
+    save_total_limit: int = 2
+    """How many of these saved states to keep."""
+
+    resume: Literal["auto", "never"] = "auto"
+    """auto continues from the last complete saved state in OUTPUT; never starts over and removes them."""
+
+    overwrite: bool = False
+    """Replace a finished run in OUTPUT."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto is the GPU where there is one."""
+
+    threads: int | None = None
+    """CPU threads for PyTorch; none is PyTorch's own choice."""
+
+    seed: int = 0
+    """Seed of the initial weights, the order of rows, dropout and the evaluation split."""
+
+    tensorboard: bool = False
+    """Write OUTPUT/tensorboard as well (needs the tensorboard extra)."""
+
+    def __post_init__(self) -> None:
+        self.method, implied = resolve_method(self.method)
+        if implied == "nf4":
+            self.base_quantization = "nf4"
+        self.output = Path(self.output)
+        positive = {
+            "batch_size": self.batch_size,
+            "epochs": self.epochs,
+            "eval_steps": self.eval_steps,
+            "gradient_accumulation": self.gradient_accumulation,
+            "learning_rate": self.learning_rate,
+            "log_steps": self.log_steps,
+            "max_steps": self.max_steps,
+            "save_steps": self.save_steps,
+            "save_total_limit": self.save_total_limit,
+            "threads": self.threads,
+        }
+        for name, value in positive.items():
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} = {value}: must be above 0")
+        not_negative = {
+            "max_grad_norm": self.max_grad_norm,
+            "seed": self.seed,
+            "warmup_steps": self.warmup_steps,
+            "weight_decay": self.weight_decay,
+        }
+        for name, value in not_negative.items():
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} = {value}: must be 0 or more")
+        if self.learning_rate > 1:
+            raise ConfigError(f"learning_rate = {self.learning_rate}: must be at most 1")
+        if not 0 <= self.warmup_ratio < 1:
+            raise ConfigError(f"warmup_ratio = {self.warmup_ratio}: must be from 0 to below 1")
+        if self.warmup_ratio and self.warmup_steps is not None:
+            raise ConfigError(
+                f"warmup_ratio = {self.warmup_ratio} and warmup_steps = {self.warmup_steps} clash: "
+                "give one of them"
+            )
+        if self.double_quantization and self.base_quantization is None:
+            raise ConfigError("double_quantization needs base_quantization = nf4 (or method = qlora)")
+
+
+@dataclass
+class MergeConfig:
+    """Merge an adapter into its base; the result is a checkpoint that loads without PEFT."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("adapter",)
+
+    adapter: Path
+    """Adapter directory, as trimaran train writes it."""
+
+    output: Path
+    """Directory to write the merged checkpoint to."""
+
+    dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Precision of the merged weights; the merge itself is done in fp32."""
+
+    merge_base: Literal["original", "dequantized"] = "original"
+    """For an adapter trained on NF4: merge into the original weights or into the dequantized NF4 weights."""
+
+    base: str | None = None
+    """Where the base is now, if it moved since training; its weights must be the same files."""
+
+    calibration: Path | None = None
+    """JSONL to measure fidelity on; none is the packaged set."""
+
+    fidelity: bool = True
+    """Compare the merged checkpoint with base + adapter and put the figures in the manifest."""
+
+    trust_remote_code: bool = False
+    """Run Python code that comes with the base. Only for a source you trust."""
+
+    overwrite: bool = False
+    """Replace a checkpoint that exists at OUTPUT."""
+
+    def __post_init__(self) -> None:
+        self.adapter = Path(self.adapter)
+        self.output = Path(self.output)

@@ -1,0 +1,50 @@
+"""Settings of the training data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from checkpoints.errors import ConfigError
+
+__all__ = ["DataConfig"]
+
+
+@dataclass
+class DataConfig:
+    """Where the rows are, how to read them, and what is held out."""
+
+    train: Path | list[Path]
+    """JSONL file (or files) with the training rows."""
+
+    format: Literal["auto", "messages", "prompt_completion", "text"] = "auto"
+    """Format of the rows; auto looks at the keys of each file's first row."""
+
+    eval: Path | None = None
+    """JSONL file with rows to evaluate on; they are never trained on."""
+
+    eval_fraction: float = 0.0
+    """Share of the training rows to hold out for evaluation instead, 0 to below 1; chosen by the seed."""
+
+    max_length: int | None = None
+    """Longest row in tokens, longer ones are cut on the right; none is 2048 or the model's context."""
+
+    def __post_init__(self) -> None:
+        if not self.train_files:
+            raise ConfigError("data.train is empty: name at least one JSONL file")
+        if not 0 <= self.eval_fraction < 1:
+            raise ConfigError(f"data.eval_fraction = {self.eval_fraction}: must be from 0 to below 1")
+        if self.eval is not None and self.eval_fraction > 0:
+            raise ConfigError(
+                f"data.eval = {self.eval} and data.eval_fraction = {self.eval_fraction} clash: "
+                "evaluate on a file or on a share of the training rows, not both"
+            )
+        if self.max_length is not None and self.max_length < 2:
+            raise ConfigError(f"data.max_length = {self.max_length}: must be 2 or more")
+
+    @property
+    def train_files(self) -> list[Path]:
+        """The training files as a list, in the order given."""
+        files = self.train if isinstance(self.train, list) else [self.train]
+        return [Path(file) for file in files]

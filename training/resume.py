@@ -1,0 +1,178 @@
+"""What is in a run directory, and whether a run may continue from it.
+
+::
+
+    OUTPUT/
+    ├── adapter/        the result: a sealed checkpoint, there only when the run is finished
+    ├── checkpoints/    states of the Trainer to resume from
+    ├── run.json        what the run depends on: settings, hashes of base and data
+    ├── metrics.jsonl   one row per logged step
+    ├── loss.png        the same as a picture
+    └── tensorboard/    when asked for
+
+A run continues only where ``run.json`` says the same thing: the order of rows, the schedule and the weights
+would otherwise be those of another run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from checkpoints.atomic import write_text_atomically
+from checkpoints.errors import CheckpointError, ConfigError
+from training.config import TrainConfig
+
+__all__ = ["RunDirectory", "settings_that_matter"]
+
+logger = logging.getLogger(__name__)
+
+# These change nothing of the result, or (the paths) are compared by the hashes of their files.
+_FREE = {
+    "device",
+    "eval_steps",
+    "log_steps",
+    "model",
+    "output",
+    "overwrite",
+    "resume",
+    "save_steps",
+    "save_total_limit",
+    "tensorboard",
+    "threads",
+}
+_FREE_DATA = {"train", "eval"}
+# What the Trainer writes into a state, the last of them trainer_state.json.
+_STATE_FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The paths of one run."""
+
+    root: Path
+
+    @property
+    def adapter(self) -> Path:
+        return self.root / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def loss_curve(self) -> Path:
+        return self.root / "loss.png"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def record(self) -> Path:
+        return self.root / "run.json"
+
+    def check(self, *, overwrite: bool) -> None:
+        """Refuse a directory that holds a finished run or somebody else's files; cheap, so it comes first.
+
+        Raises:
+            CheckpointError: it does, and ``overwrite`` is false, or it is not a run directory.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise CheckpointError(f"output = {self.root} is a file; name a directory")
+        foreign = (self.adapter, self.checkpoints)
+        if not self.record.is_file() and any(path.exists() for path in foreign):
+            raise CheckpointError(
+                f"output = {self.root} holds files but no {self.record.name}, so no run of ours made it; "
+                "choose another output"
+            )
+        if self.adapter.exists() and not overwrite:
+            raise CheckpointError(
+                f"{self.adapter} exists already: this run is finished; choose another output, or "
+                "--overwrite to train again"
+            )
+
+    def begin(self, config: TrainConfig, inputs: dict[str, Any]) -> Path | None:
+        """Make the directory ready and return the state to resume from, or None to start.
+
+        Args:
+            inputs: hashes of the base's and the data's files.
+
+        Raises:
+            ConfigError: there is a state, but of a run with other settings or inputs.
+        """
+        wanted = json.loads(json.dumps({"settings": settings_that_matter(config), **inputs}))
+        finished = self.adapter.exists()
+        if finished or config.resume == "never":
+            self._clear()
+        state = self._last_complete_state()
+        if state is not None:
+            difference = _first_difference(json.loads(self.record.read_text(encoding="utf-8")), wanted)
+            if difference is not None:
+                raise ConfigError(
+                    f"{self.root} holds a run that was cut off, with another setting: {difference}; "
+                    "give it as it was, choose another output, or start over with resume = never"
+                )
+            logger.info("resuming from %s", state)
+        else:
+            self._clear()
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(self.record, json.dumps(wanted, indent=2) + "\n")
+        return state
+
+    def _clear(self) -> None:
+        for path in (self.adapter, self.checkpoints, self.tensorboard):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in (self.metrics, self.loss_curve, self.record):
+            path.unlink(missing_ok=True)
+
+    def _last_complete_state(self) -> Path | None:
+        """Return the newest state that was written whole, and remove those that were not."""
+        complete: dict[int, Path] = {}
+        for path in self.checkpoints.glob("checkpoint-*"):
+            step = path.name.rpartition("-")[2]
+            if step.isdigit() and _is_complete(path):
+                complete[int(step)] = path
+            else:
+                logger.warning("removing %s, which was cut off while it was written", path)
+                shutil.rmtree(path, ignore_errors=True)
+        return complete[max(complete)] if complete else None
+
+
+def settings_that_matter(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that the result depends on, as JSON values."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    data = {key: value for key, value in settings["data"].items() if key not in _FREE_DATA}
+    return {**{key: value for key, value in settings.items() if key not in _FREE}, "data": data}
+
+
+def _is_complete(state: Path) -> bool:
+    if any(not (state / name).is_file() for name in _STATE_FILES) or not list(state.glob("rng_state*.pth")):
+        return False
+    try:
+        json.loads((state / "trainer_state.json").read_text(encoding="utf-8"))
+        with safe_open(state / "adapter_model.safetensors", framework="pt"):
+            return True
+    except (OSError, ValueError, SafetensorError):
+        return False
+
+
+def _first_difference(before: Any, now: Any, where: str = "") -> str | None:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            name = key if where in ("", "settings") else f"{where}.{key}"
+            found = _first_difference(before.get(key), now.get(key), name)
+            if found:
+                return found
+        return None
+    return None if before == now else f"{where} was {before}, now it is {now}"

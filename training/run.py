@@ -1,0 +1,198 @@
+"""``trimaran train``: one run, from JSONL rows to a sealed adapter, readable from top to bottom."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import set_seed
+
+from checkpoints.errors import ConfigError
+from checkpoints.loading import base_manifest, describe_source, load_tokenizer
+from checkpoints.manifest import Manifest, file_sha256
+from checkpoints.prompt import PromptEncoder
+from checkpoints.quiet import quiet_transformers
+from training.adapter import adapter_manifest, fingerprints, write_adapter
+from training.base import is_nf4, load_trainable_base, resolve_source
+from training.callbacks.divergence import Divergence
+from training.callbacks.last_step import LastStep
+from training.callbacks.loss_curve import LossCurve
+from training.callbacks.metrics_file import MetricsFile
+from training.callbacks.progress_bar import ProgressBar
+from training.callbacks.throughput import Throughput
+from training.config import TrainConfig
+from training.data.dataset import EncodedDataset
+from training.data.encoding import RowEncoder, encode_rows
+from training.data.formats import Row
+from training.data.split import load_split
+from training.methods.registry import load_method
+from training.metrics import rows_from_history
+from training.resume import RunDirectory
+from training.trainer import build_trainer
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+__all__ = ["train"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MAX_LENGTH = 2048
+
+
+def train(config: TrainConfig) -> Path:
+    """Fine-tune and return the adapter directory, ``config.output / "adapter"``.
+
+    A run that was cut off continues from its last complete state; see :mod:`training.resume`.
+
+    Raises:
+        ConfigError: a setting does not fit the model or the data, or the run diverges.
+        DataError: a row cannot be used.
+        CheckpointError: the base cannot be read, or ``config.output`` holds a finished run.
+    """
+    directory = RunDirectory(config.output.absolute())
+    directory.check(overwrite=config.overwrite)
+    train_rows, eval_rows = load_split(config.data, seed=config.seed)
+    source = resolve_source(config.model)
+    _refuse_adapter(source)
+    if is_nf4(source):
+        config = replace(config, base_quantization="nf4")
+
+    with _threads(config.threads):
+        return _train(config, directory, source, train_rows, eval_rows)
+
+
+def _train(
+    config: TrainConfig, directory: RunDirectory, source: str, train_rows: list[Row], eval_rows: list[Row]
+) -> Path:
+    remote = {"trust_remote_code": config.trust_remote_code, "revision": config.revision}
+    tokenizer = load_tokenizer(source, **remote)  # type: ignore[arg-type]
+    base_model = load_trainable_base(
+        source,
+        dtype=config.dtype,
+        device=config.device,
+        quantization=config.base_quantization,
+        double_quantization=config.double_quantization,
+        gradient_checkpointing=config.gradient_checkpointing,
+        trust_remote_code=config.trust_remote_code,
+        revision=config.revision,
+    )
+    base = base_manifest(source, base_model, tokenizer)
+
+    encoder = RowEncoder(PromptEncoder(tokenizer, base.tokens), base.tokens)
+    max_length = _max_length(config, base)
+    train_set = EncodedDataset(encode_rows(encoder, train_rows, max_length=max_length, what="training"))
+    eval_set = None
+    if eval_rows:
+        eval_set = EncodedDataset(encode_rows(encoder, eval_rows, max_length=max_length, what="evaluation"))
+
+    data = fingerprints(config, Counter(row.where.rpartition(":")[0] for row in [*train_rows, *eval_rows]))
+    state = directory.begin(config, _inputs(config, base, [asdict(item) for item in data]))
+
+    set_seed(config.seed)  # of the adapter's initial weights
+    model = load_method(config.method)(base_model, getattr(config, config.method))
+    # Empty until the end: PEFT would look on the hub for a base that is not a directory, at each saved state.
+    model.peft_config["default"].base_model_name_or_path = ""
+
+    bar = ProgressBar()
+    callbacks: list[TrainerCallback] = [
+        Throughput(),
+        Divergence(),
+        LastStep(),
+        MetricsFile(directory.metrics),
+        LossCurve(directory.loss_curve),
+        bar,
+    ]
+    if config.tensorboard:
+        from training.callbacks.tensorboard import tensorboard_callback
+
+        callbacks.append(tensorboard_callback(directory.tensorboard, purge_step=_step_after(state)))
+    trainer = build_trainer(
+        config,
+        model,
+        train=train_set,
+        evaluation=eval_set,
+        pad_id=_pad_id(base),
+        checkpoints=directory.checkpoints,
+        callbacks=callbacks,
+    )
+    logger.info("training %s parameters on %d rows", f"{_trainable(model):,}", len(train_set))
+    try:
+        with quiet_transformers():
+            trainer.train(resume_from_checkpoint=str(state) if state else None)
+    finally:
+        bar.close()
+
+    manifest = adapter_manifest(
+        config,
+        base,
+        model,
+        training_data=data,
+        metrics=_metrics(trainer.state.log_history),
+    )
+    write_adapter(directory.adapter, model, tokenizer, source=source, manifest=manifest)
+    return directory.adapter
+
+
+def _refuse_adapter(source: str) -> None:
+    if describe_source(source).kind == "adapter":
+        raise ConfigError(
+            f"model = {source} is an adapter; merge it first (trimaran merge) and train on the result"
+        )
+
+
+def _max_length(config: TrainConfig, base: Manifest) -> int:
+    wanted = config.data.max_length
+    if wanted is None:
+        return min(DEFAULT_MAX_LENGTH, base.max_context)
+    if wanted > base.max_context:
+        raise ConfigError(
+            f"data.max_length = {wanted} exceeds the context of {config.model}, {base.max_context} tokens"
+        )
+    return wanted
+
+
+def _inputs(config: TrainConfig, base: Manifest, data: list[dict[str, Any]]) -> dict[str, Any]:
+    evaluation = file_sha256(config.data.eval) if config.data.eval is not None else None
+    return {
+        "base": base.base.files or base.base.source,
+        "data": [{"sha256": item["sha256"], "rows": item["rows"]} for item in data],
+        "eval_data": evaluation,
+    }
+
+
+def _metrics(history: list[dict[str, Any]]) -> dict[str, float]:
+    rows = rows_from_history(history)
+    found = {"final_loss": "loss", "eval_loss": "eval_loss"}
+    measured = {name: [row[key] for row in rows if key in row] for name, key in found.items()}
+    return {name: values[-1] for name, values in measured.items() if values}
+
+
+def _pad_id(base: Manifest) -> int:
+    # Any id will do: attention and labels leave padding out by its position.
+    return base.tokens.pad if base.tokens.pad is not None else 0
+
+
+def _trainable(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _step_after(state: Path | None) -> int | None:
+    return int(state.name.rpartition("-")[2]) + 1 if state is not None else None
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,97 @@
+"""Our settings on ``transformers.Trainer``: one loop, theirs; what it lacks are callbacks.
+
+The loss of an optimizer step is the sum over all its trained tokens divided by their number, whatever
+the gradient accumulation, so ``batch_size x gradient_accumulation`` may be split in any way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from training.config import TrainConfig
+from training.data.collator import PaddingCollator
+from training.data.dataset import EncodedDataset
+
+__all__ = ["build_trainer", "training_arguments"]
+
+
+def training_arguments(config: TrainConfig, checkpoints: Path, *, evaluate: bool) -> TrainingArguments:
+    """Translate our settings.
+
+    Args:
+        checkpoints: directory for the states to resume from.
+        evaluate: whether there are evaluation rows.
+    """
+    # The Trainer reads a value below 1 as a share of the steps.
+    warmup = config.warmup_ratio if config.warmup_steps is None else config.warmup_steps
+    arguments: dict[str, Any] = {
+        "output_dir": str(checkpoints),
+        "per_device_train_batch_size": config.batch_size,
+        "per_device_eval_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps if config.max_steps is not None else -1,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup" if config.schedule == "constant" else config.schedule,
+        "warmup_steps": warmup,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "optim": "adamw_torch",
+        # A bf16 base computes in bf16 by itself. An NF4 base has its other tensors in fp32 (see
+        # training.base), so there autocast sets the precision of the computation.
+        "bf16": config.base_quantization is not None and config.dtype == "bf16",
+        "logging_strategy": "steps",
+        "logging_steps": config.log_steps,
+        # The filter would hide a NaN loss behind the average of the steps before.
+        "logging_nan_inf_filter": False,
+        "include_num_input_tokens_seen": "non_padding",
+        "eval_strategy": "steps" if evaluate else "no",
+        # Without eval_steps: beyond any last step, where the Trainer evaluates anyway.
+        "eval_steps": (config.eval_steps or 10**12) if evaluate else None,
+        "prediction_loss_only": True,
+        "save_strategy": "steps",
+        "save_steps": config.save_steps,
+        "save_total_limit": config.save_total_limit,
+        "seed": config.seed,
+        "use_cpu": config.device == "cpu" or not torch.cuda.is_available(),
+        "dataloader_pin_memory": config.device != "cpu" and torch.cuda.is_available(),
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "disable_tqdm": True,
+        "report_to": [],
+    }
+    built = TrainingArguments(**arguments)
+    if built.n_gpu > 1:
+        # Without torchrun the Trainer would wrap the model in DataParallel, which is slower than one GPU
+        # for such models and cannot take an NF4 base. More GPUs are torchrun's business.
+        built._n_gpu = 1
+    return built
+
+
+def build_trainer(
+    config: TrainConfig,
+    model: PeftModel,
+    *,
+    train: EncodedDataset,
+    evaluation: EncodedDataset | None,
+    pad_id: int,
+    checkpoints: Path,
+    callbacks: Sequence[TrainerCallback],
+) -> Trainer:
+    """Return a Trainer that is ready to train ``model``; it prints nothing by itself."""
+    trainer = Trainer(
+        model=model,
+        args=training_arguments(config, checkpoints, evaluate=evaluation is not None),
+        data_collator=PaddingCollator(pad_id),
+        train_dataset=train,
+        eval_dataset=evaluation,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
