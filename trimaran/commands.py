@@ -1,0 +1,100 @@
+"""One adapter per command: call the room's function, print where the artefact is, return the exit code.
+
+The functions are imported inside, so that a command loads only what it needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from checkpoints.inspect import InspectConfig
+    from checkpoints.quantize import QuantizeConfig
+    from loadtests.config import LoadTestConfig
+    from serving.config import ChatConfig, ExportConfig, ServeConfig
+    from training.config import MergeConfig, TrainConfig
+    from trimaran.doctor import DoctorConfig
+    from trimaran.pipeline import DemoConfig
+
+DONE, VERDICT_FAILED = 0, 1
+
+
+def demo(config: DemoConfig) -> int:
+    """Run all stages in a row; fail where the load test's verdict does."""
+    from trimaran.pipeline import demo as run
+
+    return DONE if run(config) else VERDICT_FAILED
+
+
+def doctor(config: DoctorConfig) -> int:
+    """Print what this machine can do; fail where a check does."""
+    from trimaran.doctor import examine
+
+    report = examine(config)
+    print(report.as_json() if config.json else report.as_text())
+    return DONE if report.healthy else VERDICT_FAILED
+
+
+def inspect(config: InspectConfig) -> int:
+    """Print what a checkpoint is."""
+    from checkpoints.inspect import inspect_checkpoint
+
+    print(inspect_checkpoint(config))
+    return DONE
+
+
+def train(config: TrainConfig) -> int:
+    """Train, and say where the adapter is."""
+    from training.run import train as run
+
+    print(f"adapter: {run(config)}")
+    return DONE
+
+
+def merge(config: MergeConfig) -> int:
+    """Merge, and say where the checkpoint is."""
+    from training.merge import merge as run
+
+    print(f"checkpoint: {run(config)}")
+    return DONE
+
+
+def quantize(config: QuantizeConfig) -> int:
+    """Quantize, and say where the checkpoint is."""
+    from checkpoints.quantize import quantize as run
+
+    print(f"checkpoint: {run(config)}")
+    return DONE
+
+
+def export(config: ExportConfig) -> int:
+    """Export, and say which version that made."""
+    from serving.export import export as run
+
+    print(f"model version: {run(config)}")
+    return DONE
+
+
+def serve(config: ServeConfig) -> int:
+    """Serve until interrupted."""
+    from serving.serve import serve as run
+
+    run(config, announce=lambda text: print(text, flush=True))
+    return DONE
+
+
+def chat(config: ChatConfig) -> int:
+    """Talk to an endpoint until the user leaves."""
+    from serving.chat import chat as run
+
+    run(config)
+    return DONE
+
+
+def loadtest(config: LoadTestConfig) -> int:
+    """Load an endpoint; fail where a limit is broken."""
+    from loadtests.run import run_load_test
+
+    result = run_load_test(config)
+    print(f"report: {result.report_html}\nresults: {result.results_json}")
+    return DONE if result.verdict.passed else VERDICT_FAILED
