@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import docstring_parser
 
-__all__ = ["CommandField", "construct", "walk_fields"]
+__all__ = ["CommandField", "choices", "construct", "walk_fields"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,12 @@ class CommandField:
     def metavar(self) -> str:
         """``PATH``, ``N``, ``{bf16,fp32}``, ``TEXT[,...]``."""
         return _metavar(self.type)
+
+    @property
+    def accepts(self) -> str:
+        """In words, for an error message: ``a whole number, or null``."""
+        null = " or null" if type(None) in typing.get_args(self.type) else ""
+        return " or ".join(dict.fromkeys(_words(part) for part in _parts(self.type))) + null
 
     @property
     def help(self) -> str:
@@ -133,6 +139,15 @@ def _metavar(hint: Any) -> str:
         shown = [_metavar(part) for part in parts]
         return "|".join(name for name in shown if f"{name}[,...]" not in shown)
     return {Path: "PATH", int: "N", float: "X", str: "TEXT"}.get(hint, "VALUE")
+
+
+def _words(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    if typing.get_origin(hint) is list:
+        return f"a list (each {_words(typing.get_args(hint)[0])})"
+    known = {Path: "a path", int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return known.get(hint, str(hint))
 
 
 def choices(values: Iterable[object]) -> str:

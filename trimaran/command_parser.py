@@ -11,7 +11,7 @@ import argparse
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
@@ -67,32 +67,30 @@ class _CommandParser(ArgumentParser):
     """jsonargparse's parser with errors in our words."""
 
     files: Sequence[tuple[Path, dict[str, Any]]] = ()
+    fields: Mapping[str, CommandField] = {}
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         self.exit(2, f"error: {self._explain(message)}\nhelp: {self.prog} --help\n")
 
     def _explain(self, message: str) -> str:
-        pattern = r'Parser key "([^"]+)":\s*(?:Expected an? )?(.*?)\.? Got value: (.*)'
-        if found := re.search(pattern, message, re.DOTALL):
-            key, expected, value = found.groups()
-            key, value = key.removeprefix(_LINE), value.strip()
-            expected = re.sub(r"<class '(\w+)'>", r"\1", " ".join(expected.split()))
-            expected = expected.replace("typing.Literal", "one of ")
-            origin = "".join(f" (in {path})" for path, content in self.files if _holds(content, key, value))
-            return f"--{key.replace('_', '-')}: expected {expected}, got {value!r}{origin}"
+        found = re.search(r'Parser key "([^"]+)":.*(?:Got|Given) value: (.*)', message, re.DOTALL)
+        if found and (field := self.fields.get(found[1].removeprefix(_LINE))):
+            value = found[2].strip()
+            origin = "".join(f" (in {path})" for path, content in self.files if _holds(content, field, value))
+            return f"{field.option}: expected {field.accepts}, got {value!r}{origin}"
         if found := re.match(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
             unknown = found[1].partition("=")[0]
             if not unknown.startswith("-"):
                 return f"unexpected argument {unknown!r}"
             options = [option for action in self._actions for option in action.option_strings]
-            close = difflib.get_close_matches(unknown, options, n=2, cutoff=0.6)
+            close = difflib.get_close_matches(unknown, options, n=2, cutoff=0.7)
             return f"unknown option {unknown}" + (f"; did you mean {' or '.join(close)}?" if close else "")
         return message
 
 
-def _holds(content: dict[str, Any], key: str, value: str) -> bool:
+def _holds(content: dict[str, Any], field: CommandField, value: str) -> bool:
     found: Any = content
-    for part in key.split("."):
+    for part in field.name.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found is not None and str(found) == value
 
@@ -109,6 +107,7 @@ def _build_parser(command: Command, config_class: type, fields: list[CommandFiel
         allow_abbrev=False,
     )
     config_help = "read settings from a YAML file; options on the command line win"
+    parser.fields = {field.name: field for field in fields}
     parser.add_argument("--config", action="config", metavar="FILE.yaml", help=config_help)
     groups: dict[str, Any] = {"": parser}
     for field in fields:

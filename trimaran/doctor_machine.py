@@ -103,6 +103,11 @@ def container_engine(name: str) -> Check:
         return Check(
             name, "warn", "not asked: the docker package is missing", "pip install 'trimaran[serve]'"
         )
+    where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    remedy = "only container images need one; start Docker or Podman, or set DOCKER_HOST"
+    absent = Check(name, "warn", f"no engine answers at {where}", remedy, {"running": False})
+    if where.startswith("unix://") and not Path(where.removeprefix("unix://")).exists():
+        return absent
     try:
         client = docker.from_env(timeout=5)
         try:
@@ -110,10 +115,8 @@ def container_engine(name: str) -> Check:
         finally:
             client.close()
     except docker.errors.DockerException as error:
-        where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         logger.debug("container engine: %s", error)
-        remedy = "only container images need one; start Docker or Podman, or set DOCKER_HOST"
-        return Check(name, "warn", f"no engine answers at {where}", remedy, {"running": False})
+        return absent
     version, root = info.get("ServerVersion", "?"), info.get("DockerRootDir", "?")
     return Check(name, "ok", f"{version}, data in {root}", data={"running": True, "version": version})
 
