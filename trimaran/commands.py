@@ -5,6 +5,7 @@ The functions are imported inside, so that a command loads only what it needs.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -93,8 +94,15 @@ def chat(config: ChatConfig) -> int:
 
 def loadtest(config: LoadTestConfig) -> int:
     """Load an endpoint; fail where a limit is broken."""
+    from loadtests.report.texts import tiles
     from loadtests.run import run_load_test
 
     result = run_load_test(config)
+    for tile in tiles(json.loads(result.results_json.read_text(encoding="utf-8"))):
+        figure = f"{tile['value']} {tile['unit']}".strip()
+        print(f"{tile['label']:16} {figure:>10}   {tile['note']}")
     print(f"report: {result.report_html}\nresults: {result.results_json}")
+    print("verdict: passed" if result.verdict.passed else "verdict: failed")
+    for reason in result.verdict.reasons:
+        print(f"  {reason}")
     return DONE if result.verdict.passed else VERDICT_FAILED
