@@ -53,9 +53,7 @@ def assert_equal_tokens(references: list[Reference], found: list[list[int]]) -> 
     """Hold ``found`` against the references by the rule; print how many calls were close."""
     compared = close = 0
     for index, (reference, tokens) in enumerate(zip(references, found, strict=True)):
-        for position, (expected, gap) in enumerate(
-            zip(reference.token_ids, reference.gaps, strict=True)
-        ):
+        for position, (expected, gap) in enumerate(zip(reference.token_ids, reference.gaps, strict=True)):
             compared += 1
             got = tokens[position] if position < len(tokens) else None
             if gap <= GAP:

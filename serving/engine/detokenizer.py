@@ -48,9 +48,7 @@ class IncrementalDetokenizer:
 
     def flush(self) -> str:
         """Return what was held back; called once, at the end."""
-        return self._emit(
-            self._decode(self._window, self._read), self._decode(self._window, len(self._ids))
-        )
+        return self._emit(self._decode(self._window, self._read), self._decode(self._window, len(self._ids)))
 
     def _emit(self, before: str, text: str) -> str:
         self._window = self._read

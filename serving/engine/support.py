@@ -47,7 +47,9 @@ def check_supported(config: Any, max_context: int) -> None:
         _refuse(
             kind,
             f"its attention window of {window} tokens is shorter than max_context, {max_context}; "
-            f"set max_context to at most {window}" if window else "its attention window is not known",
+            f"set max_context to at most {window}"
+            if window
+            else "its attention window is not known",
         )
     rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
     rope_type = rope.get("rope_type", rope.get("type"))

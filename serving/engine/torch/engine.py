@@ -124,9 +124,7 @@ class TorchEngine(Engine):
         self.counters.decode_seconds += time.perf_counter() - started
         return events
 
-    def _choose(
-        self, logits: torch.Tensor, sequences: list[Sequence], first_row: int
-    ) -> list[TokenEvent]:
+    def _choose(self, logits: torch.Tensor, sequences: list[Sequence], first_row: int) -> list[TokenEvent]:
         """Choose a token for each of ``sequences``, which hold rows ``first_row``..., and end those done.
 
         ``logits`` is float32 ``[n, vocab]`` and may be changed.
@@ -137,13 +135,13 @@ class TorchEngine(Engine):
         broken = logits.isnan().any(dim=-1).tolist()
         if any(broken):
             logits.nan_to_num_(nan=0.0)  # those rows fail below; the others must be chosen as ever
-        early = [row for row, item in enumerate(sequences) if len(item.token_ids) < parameters[row].min_tokens]
+        early = [
+            row for row, item in enumerate(sequences) if len(item.token_ids) < parameters[row].min_tokens
+        ]
         if early and len(self._stop_index):
             logits[torch.tensor(early, device=logits.device).unsqueeze(1), self._stop_index] = -torch.inf
         penalized = [row for row, item in enumerate(parameters) if item.penalizes]
-        self._penalties.apply(
-            logits, penalized, [parameters[row] for row in penalized], first_row=first_row
-        )
+        self._penalties.apply(logits, penalized, [parameters[row] for row in penalized], first_row=first_row)
         uniforms = [
             item.uniform.random() if item.request.sampling.temperature > 0 else 0.0 for item in sequences
         ]

@@ -14,9 +14,7 @@ from serving.engine.request import SamplingParameters
 __all__ = ["log_probabilities", "sample"]
 
 
-def sample(
-    logits: torch.Tensor, parameters: list[SamplingParameters], uniforms: list[float]
-) -> torch.Tensor:
+def sample(logits: torch.Tensor, parameters: list[SamplingParameters], uniforms: list[float]) -> torch.Tensor:
     """Return int64 ``[n]``: the chosen token of each row.
 
     Temperature, then top-k, then top-p over what top-k kept, then min-p: the order of vLLM and

@@ -34,7 +34,13 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Qwen3Config": {**COMMON, "head_dim": 16},
     "MistralConfig": {**COMMON, "sliding_window": None},
     "Phi3Config": {**COMMON, "pad_token_id": 0},
-    "GPT2Config": {"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 2, "n_head": 4, "initializer_range": 0.2},
+    "GPT2Config": {
+        "vocab_size": VOCABULARY,
+        "n_embd": 64,
+        "n_layer": 2,
+        "n_head": 4,
+        "initializer_range": 0.2,
+    },
     "MixtralConfig": {**COMMON, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
 }
 
@@ -205,9 +211,7 @@ def test_min_tokens_and_ignore_eos(model: PreTrainedModel) -> None:
     likely = tokens(run(make_engine(model, stop_ids=[]), [GenerationRequest([5])])[0])[0]
     stopping = make_engine(model, stop_ids=[likely])
     assert tokens(run(stopping, [GenerationRequest([5])])[0]) == [likely]
-    held = tokens(
-        run(stopping, [GenerationRequest([5], SamplingParameters(min_tokens=4, max_tokens=8))])[0]
-    )
+    held = tokens(run(stopping, [GenerationRequest([5], SamplingParameters(min_tokens=4, max_tokens=8))])[0])
     assert len(held) >= 4
     assert likely not in held[:4]
 
@@ -226,17 +230,19 @@ def test_log_probs_are_the_models_own(model: PreTrainedModel, engine: TorchEngin
 def test_penalties_equal_those_of_generate(model: PreTrainedModel, engine: TorchEngine) -> None:
     ids = prompts(4, longest=20)
     requests = [
-        GenerationRequest(
-            item, SamplingParameters(max_tokens=16, repetition_penalty=1.7, ignore_eos=True)
-        )
+        GenerationRequest(item, SamplingParameters(max_tokens=16, repetition_penalty=1.7, ignore_eos=True))
         for item in ids
     ]
     # A plain request that leaves early makes rows move while they are penalized.
     found = run(engine, [GenerationRequest([4], SamplingParameters(max_tokens=3)), *requests])[1:]
     for item, events in zip(ids, found, strict=True):
         expected = model.generate(
-            torch.tensor([item]), max_new_tokens=16, do_sample=False, repetition_penalty=1.7,
-            eos_token_id=None, pad_token_id=0,
+            torch.tensor([item]),
+            max_new_tokens=16,
+            do_sample=False,
+            repetition_penalty=1.7,
+            eos_token_id=None,
+            pad_token_id=0,
         )
         assert tokens(events) == expected[0, len(item) :].tolist()
 
