@@ -39,16 +39,19 @@ class IncrementalDetokenizer:
 
     def push(self, token_ids: list[int]) -> str:
         """Add ``token_ids``; return the text that is now complete."""
-        self._ids.extend(token_ids)
+        return "".join(self._push_one(token_id) for token_id in token_ids)
+
+    def flush(self) -> str:
+        """Return what was held back; called once, at the end."""
+        return self._emit(self._decode(self._window, self._read), self._decode(self._window, len(self._ids)))
+
+    def _push_one(self, token_id: int) -> str:
+        self._ids.append(token_id)
         before = self._decode(self._window, self._read)
         text = self._decode(self._window, len(self._ids))
         if text.endswith(_REPLACEMENT) and len(self._ids) - self._read < _MAX_HELD:
             return ""
         return self._emit(before, text)
-
-    def flush(self) -> str:
-        """Return what was held back; called once, at the end."""
-        return self._emit(self._decode(self._window, self._read), self._decode(self._window, len(self._ids)))
 
     def _emit(self, before: str, text: str) -> str:
         self._window = self._read

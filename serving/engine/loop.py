@@ -189,7 +189,9 @@ class EngineLoop:
     def _step(self) -> None:
         steps = self._engine.counters.steps
         for event in self._engine.step():
-            ticket = self._held[event.handle]
+            ticket = self._held.get(event.handle)
+            if ticket is None:  # ended by an earlier event of this step: a stop word, a failed sink
+                continue
             if event.error is not None:
                 del self._held[event.handle]
                 self._answer(ticket, event.error)

@@ -1,0 +1,85 @@
+"""Token choice: filters by their definition, and frequencies against the distribution."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from serving.engine.request import SamplingParameters
+from serving.engine.torch.sampler import log_probabilities, sample
+
+LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -3.0]])
+
+
+def draw(parameters: SamplingParameters, count: int = 4000) -> torch.Tensor:
+    """Return the share of each token over ``count`` draws."""
+    uniform = random.Random(0)
+    logits = LOGITS.expand(count, -1).clone()
+    chosen = sample(logits, [parameters] * count, [uniform.random() for _ in range(count)])
+    return torch.bincount(chosen, minlength=LOGITS.shape[1]) / count
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_frequencies_follow_the_distribution(temperature: float) -> None:
+    expected = (LOGITS[0] / temperature).softmax(dim=-1)
+    # Standard error of 4,000 draws is at most 0.008.
+    torch.testing.assert_close(
+        draw(SamplingParameters(temperature=temperature)), expected, atol=0.03, rtol=0
+    )
+
+
+def test_top_k_keeps_k_tokens_and_their_proportions() -> None:
+    expected = torch.zeros(6)
+    expected[:2] = LOGITS[0, :2].softmax(dim=-1)
+    torch.testing.assert_close(draw(SamplingParameters(temperature=1, top_k=2)), expected, atol=0.03, rtol=0)
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
+    probabilities = LOGITS[0].softmax(dim=-1)
+    p = float(probabilities[:2].sum()) + 0.01  # two tokens fall short, the third is needed
+    assert (draw(SamplingParameters(temperature=1, top_p=p)) > 0).tolist() == [True] * 3 + [False] * 3
+
+
+def test_top_p_applies_to_what_top_k_kept() -> None:
+    # Of the two kept tokens the first has 73%: p = 0.7 keeps it alone, as in Hugging Face.
+    shares = draw(SamplingParameters(temperature=1, top_k=2, top_p=0.7))
+    assert shares.tolist() == [1, 0, 0, 0, 0, 0]
+
+
+def test_min_p_is_relative_to_the_most_likely() -> None:
+    ratio = float(torch.exp(LOGITS[0, 2] - LOGITS[0, 0]))
+    kept = draw(SamplingParameters(temperature=1, min_p=ratio * 0.99)) > 0
+    assert kept.tolist() == [True] * 3 + [False] * 3
+
+
+def test_rows_with_other_parameters_do_not_mix() -> None:
+    logits = LOGITS.expand(3, -1).clone()
+    parameters = [
+        SamplingParameters(),
+        SamplingParameters(temperature=1, top_k=1),
+        SamplingParameters(temperature=5),
+    ]
+    assert sample(logits, parameters, [0.0, 0.99, 0.999]).tolist() == [0, 0, 5]
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.2}])
+def test_extreme_draws_stay_inside(uniform: float, options: dict[str, float]) -> None:
+    logits = torch.full((1, 49152), -20.0)
+    logits[0, :3] = torch.tensor([1.0, 1.0, 1.0])
+    chosen = sample(logits, [SamplingParameters(temperature=1, **options)], [uniform])  # type: ignore[arg-type]
+    assert 0 <= int(chosen) < (49152 if not options else 3)
+
+
+def test_a_masked_token_is_never_drawn() -> None:
+    logits = LOGITS.expand(200, -1).clone()
+    logits[:, 0] = -torch.inf
+    chosen = sample(logits, [SamplingParameters(temperature=5)] * 200, [i / 200 for i in range(200)])
+    assert 0 not in chosen.tolist()
+
+
+def test_log_probabilities() -> None:
+    found = log_probabilities(LOGITS, torch.tensor([2]))
+    assert found == pytest.approx([float(LOGITS[0].log_softmax(dim=-1)[2])], abs=1e-6)
