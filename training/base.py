@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from bitsandbytes.nn import Linear4bit
 from peft import prepare_model_for_kbit_training
 
@@ -13,7 +14,7 @@ from checkpoints.loading import describe_source, load_model
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["is_nf4", "load_trainable_base", "resolve_source"]
+__all__ = ["is_nf4", "load_trainable_base", "resolve_dtype", "resolve_source"]
 
 
 def resolve_source(source: str) -> str:
@@ -25,6 +26,23 @@ def resolve_source(source: str) -> str:
 def is_nf4(source: str) -> bool:
     """Whether the weights at ``source`` are NF4 already."""
     return describe_source(source).kind == "nf4"
+
+
+def resolve_dtype(
+    dtype: Literal["auto", "bf16", "fp32"], device: Literal["auto", "cpu", "cuda"]
+) -> Literal["bf16", "fp32"]:
+    """Return ``dtype``, or for "auto" bf16 where the hardware multiplies it, else fp32.
+
+    A CPU without bf16 instructions takes some 30 times longer in bf16 than in fp32 (forward and backward of
+    one layer of a 135M model, AVX2, 2 cores: 1180 ms against 31).
+    """
+    if dtype != "auto":
+        return dtype
+    if device != "cpu" and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16" if fast else "fp32"
 
 
 def load_trainable_base(

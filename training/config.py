@@ -46,8 +46,8 @@ class TrainConfig:
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for a source you trust."""
 
-    dtype: Literal["bf16", "fp32"] = "bf16"
-    """Precision of the frozen base and of the computation; trained weights are always fp32."""
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    """Precision of the frozen base and the computation; auto is bf16 where it is fast, else fp32."""
 
     learning_rate: float = 2e-4
     """Highest learning rate, reached after the warm-up."""

@@ -29,6 +29,7 @@ from training.base import is_nf4, resolve_source
 from training.config import MergeConfig
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 __all__ = ["merge", "merge_weights"]
@@ -160,19 +161,34 @@ def _round(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def _fidelity(config: MergeConfig, manifest: Manifest, source: str, directory: Path) -> dict[str, Any]:
-    """Compare what was written with base + adapter as trained (an unquantized base: in fp32)."""
+    """Compare what was written with base + adapter as trained.
+
+    Where nothing is packed, both compute in fp32: the figures are then of the weights alone, and the same
+    on every machine.
+    """
     nf4 = _trained_on_nf4(manifest)
     dtype = _trained_dtype(manifest) if nf4 else "fp32"
-    base = _load(source, manifest, config, dtype=dtype, device="auto", nf4=nf4)
     adapted = attach_adapter(
         _load(source, manifest, config, dtype=dtype, device="auto", nf4=nf4), config.adapter
     )
-    candidate = load_model(directory, trust_remote_code=config.trust_remote_code)
+    candidate = load_model(directory, dtype="fp32", trust_remote_code=config.trust_remote_code)
     encoder = PromptEncoder(load_tokenizer(config.adapter), manifest.tokens)
     batches = calibration_batches(config.calibration, encoder)
-    fidelity = measure_fidelity(adapted, candidate, batches, base_model=base)
+    fidelity = measure_fidelity(adapted, candidate, batches, base_model=_WithoutAdapter(adapted))
     logger.info("merged against base + adapter: mean KL %.2e", fidelity.mean_kl)
     return fidelity.as_dict()
+
+
+class _WithoutAdapter:
+    """The base under an adapter, without loading it a second time."""
+
+    def __init__(self, adapted: PeftModel) -> None:
+        self._adapted = adapted
+        self.device = adapted.device
+
+    def __call__(self, **inputs: Any) -> Any:
+        with self._adapted.disable_adapter():
+            return self._adapted(**inputs)
 
 
 def _manifest(

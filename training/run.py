@@ -19,7 +19,7 @@ from checkpoints.manifest import Manifest, file_sha256
 from checkpoints.prompt import PromptEncoder
 from checkpoints.quiet import quiet_transformers
 from training.adapter import adapter_manifest, fingerprints, write_adapter
-from training.base import is_nf4, load_trainable_base, resolve_source
+from training.base import is_nf4, load_trainable_base, resolve_dtype, resolve_source
 from training.callbacks.divergence import Divergence
 from training.callbacks.last_step import LastStep
 from training.callbacks.loss_curve import LossCurve
@@ -61,6 +61,7 @@ def train(config: TrainConfig) -> Path:
     train_rows, eval_rows = load_split(config.data, seed=config.seed)
     source = resolve_source(config.model)
     _refuse_adapter(source)
+    config = replace(config, dtype=resolve_dtype(config.dtype, config.device))
     if is_nf4(source):
         config = replace(config, base_quantization="nf4")
 
@@ -75,7 +76,7 @@ def _train(
     tokenizer = load_tokenizer(source, **remote)  # type: ignore[arg-type]
     base_model = load_trainable_base(
         source,
-        dtype=config.dtype,
+        dtype=resolve_dtype(config.dtype, config.device),
         device=config.device,
         quantization=config.base_quantization,
         double_quantization=config.double_quantization,
@@ -122,7 +123,12 @@ def _train(
         checkpoints=directory.checkpoints,
         callbacks=callbacks,
     )
-    logger.info("training %s parameters on %d rows", f"{_trainable(model):,}", len(train_set))
+    logger.info(
+        "training %s parameters on %d rows, the base in %s",
+        f"{_trainable(model):,}",
+        len(train_set),
+        config.base_quantization or config.dtype,
+    )
     try:
         with quiet_transformers():
             trainer.train(resume_from_checkpoint=str(state) if state else None)

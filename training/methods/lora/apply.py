@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, cast
 
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -33,7 +34,10 @@ def apply(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
         target_modules=targets,
         bias="none",
     )
-    adapted = get_peft_model(model, lora, autocast_adapter_dtype=True)
+    with warnings.catch_warnings():
+        # PEFT asks by the name that transformers 5 has deprecated.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        adapted = get_peft_model(model, lora, autocast_adapter_dtype=True)
     assert isinstance(adapted, PeftModel)
     return adapted
 
