@@ -98,11 +98,15 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory:
 
 
 def _measure(source: Path, directory: Path, batches: list[Tensor]) -> Fidelity:
-    """Compare what was written, not what is in memory, with the source."""
+    """Compare what was written, not what is in memory, with the source.
+
+    Both compute in fp32: the figures are then of the weights alone and the same on every machine, and a
+    CPU without bf16 instructions is several times faster.
+    """
     from checkpoints.fidelity import measure_fidelity
     from checkpoints.loading import load_model
 
-    return measure_fidelity(load_model(source), load_model(directory), batches)
+    return measure_fidelity(load_model(source, dtype="fp32"), load_model(directory, dtype="fp32"), batches)
 
 
 def _with_fidelity(manifest: Manifest, fidelity: Fidelity) -> Manifest:
