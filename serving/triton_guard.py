@@ -4,6 +4,7 @@ Run as a script: ``triton_guard.py OWNER_PID STATUS_FILE SHM_PREFIX GRACE_SECOND
 COMMAND in a session of its own and then only watches:
 
 * SIGTERM or SIGINT: SIGINT to the server (Triton drains), SIGKILL to all of it after GRACE_SECONDS;
+* SIGQUIT: SIGKILL to all of it at once;
 * the owner is gone, even by SIGKILL: everything is killed at once;
 * the server ends: what it left (Python stubs, shared memory) is removed, and its exit status is ours.
 
@@ -26,7 +27,7 @@ import time
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+_WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 _OWNER_CHECK_SECONDS = 0.25
 
 
@@ -82,7 +83,11 @@ def main(arguments: list[str]) -> int:
         if os.getppid() != owner or (deadline is not None and time.monotonic() > deadline):
             break
         got = signal.sigtimedwait(_WATCHED, _OWNER_CHECK_SECONDS)
-        if got is not None and got.si_signo != signal.SIGCHLD and deadline is None:
+        if got is None or got.si_signo == signal.SIGCHLD:
+            continue
+        if got.si_signo == signal.SIGQUIT:
+            break
+        if deadline is None:
             server.send_signal(signal.SIGINT)
             deadline = time.monotonic() + grace
     ended = server.poll()

@@ -23,7 +23,7 @@ from checkpoints.errors import CheckpointError, ServerError
 from checkpoints.progress import progress
 from serving.cache import cache_directory, locked
 
-__all__ = ["TritonInstall", "find_triton", "install_bundled"]
+__all__ = ["TritonInstall", "check_platform", "find_triton", "install_bundled", "pip_environment"]
 
 REQUIREMENT = "nvidia-pytriton==0.7.0"
 WHEEL_SHA256 = "21f063ff93bb426d0c06b7a55e7eb9efcfe62c0dddd9a908e9877e18710128df"
@@ -110,6 +110,11 @@ def check_platform() -> None:
         )
 
 
+def pip_environment() -> dict[str, str]:
+    """Return our environment without the pip settings that are meant for the project's own packages."""
+    return {key: value for key, value in os.environ.items() if key not in ("PIP_CONSTRAINT", "PIP_USER")}
+
+
 def _install(home: Path) -> None:
     if given := os.environ.get("TRIMARAN_TRITON_WHEEL"):
         wheel = Path(given).expanduser()
@@ -128,7 +133,7 @@ def _download(folder: Path) -> Path:
     with tempfile.TemporaryFile("w+") as errors, progress(counts=False) as bar:
         task = bar.add_task("downloading tritonserver (55 MB)", total=WHEEL_BYTES, note="")
         pip = subprocess.Popen(
-            command, stdout=errors, stderr=errors, env=os.environ | {"TMPDIR": str(folder)}
+            command, stdout=errors, stderr=errors, env=pip_environment() | {"TMPDIR": str(folder)}
         )
         try:
             while pip.poll() is None:

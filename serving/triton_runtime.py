@@ -23,7 +23,7 @@ import serving
 from checkpoints.atomic import write_text_atomically
 from checkpoints.errors import ServerError
 from serving.cache import cache_directory, locked
-from serving.triton_install import TritonInstall
+from serving.triton_install import TritonInstall, pip_environment
 
 __all__ = ["libpython_directory", "runtime_layer", "triton_environment"]
 
@@ -117,7 +117,7 @@ def _build(layer: Path, folders: list[str]) -> None:
     packages = layer / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
     command += ["--no-warn-conflicts", "--only-binary=:all:", "--target", str(packages), NUMPY]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=pip_environment())
     if done.returncode != 0:
         shutil.rmtree(layer, ignore_errors=True)
         said = (done.stderr or done.stdout).strip().splitlines()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from checkpoints.errors import ServerError
 from checkpoints.progress import progress
@@ -84,6 +85,7 @@ class TritonServer:
         self._exit_timeout = exit_timeout
         self._extra = list(extra_arguments)
         self._guard: subprocess.Popen[bytes] | None = None
+        self._token = secrets.token_hex(4)
         self._status_file = self.log_file.with_suffix(".pid")
         missing = [name for name in self.models if not (self.repository / name).is_dir()]
         if missing or not self.models:
@@ -162,7 +164,8 @@ class TritonServer:
                     raise
                 logger.info("a port was taken meanwhile, trying others")
             except BaseException:
-                self.stop()
+                # Triton would first load its models to the end before it obeys.
+                self._abort()
                 raise
 
     def stop(self) -> None:
@@ -175,10 +178,14 @@ class TritonServer:
             try:
                 guard.wait(self._exit_timeout + 15)
             except BaseException:
-                # The guard dies and the kernel kills tritonserver; its stubs end by themselves.
-                guard.kill()
-                guard.wait()
+                _kill(guard)
                 raise
+        self._status_file.unlink(missing_ok=True)
+
+    def _abort(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            _kill(guard)
         self._status_file.unlink(missing_ok=True)
 
     def load(self, name: str) -> None:
@@ -226,7 +233,7 @@ class TritonServer:
         self._status_file.unlink(missing_ok=True)
         grace = self._exit_timeout + 10
         guard = [sys.executable, "-I", "-S", triton_guard.__file__, str(os.getpid()), str(self._status_file)]
-        with self.log_file.open("wb") as log:
+        with self._open_log() as log:
             log.write(f"{' '.join(command)}\n".encode())
             log.flush()
             self._guard = subprocess.Popen(
@@ -241,7 +248,13 @@ class TritonServer:
 
     @property
     def _shm_prefix(self) -> str:
-        return f"trimaran-{os.getpid()}-{self.log_file.stem[-8:]}-"
+        return f"trimaran-{os.getpid()}-{self._token}-"
+
+    def _open_log(self) -> BinaryIO:
+        try:
+            return self.log_file.open("wb")
+        except OSError as error:
+            raise ServerError(f"the log {self.log_file} cannot be written: {error.strerror}") from error
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._start_timeout
@@ -264,6 +277,17 @@ class TritonServer:
                 if waiting:
                     time.sleep(0.1)
         logger.info("ready: %s at %s and %s", ", ".join(self.models), self.http_url, self.grpc_url)
+
+
+def _kill(guard: subprocess.Popen[bytes]) -> None:
+    """End guard and server at once; should the guard hang, the kernel still kills tritonserver with it."""
+    guard.send_signal(signal.SIGQUIT)
+    try:
+        guard.wait(10)
+    except BaseException:
+        guard.kill()
+        guard.wait()
+        raise
 
 
 def _new_log_file() -> Path:
