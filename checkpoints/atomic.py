@@ -2,12 +2,13 @@
 
 A save goes to a hidden sibling on the same file system and is renamed when it is complete, so
 a kill or a full disk leaves either the old state or the new one. What a kill left behind
-(``.NAME.tmp-PID``) is removed by the next save to the same place.
+(``.NAME.tmp-PID``, ``.NAME.old-PID``) is cleared up by the next save to the same place.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,11 @@ from pathlib import Path
 from checkpoints.errors import CheckpointError
 
 __all__ = ["atomic_directory", "write_text_atomically"]
+
+# I/O error, file too large, no space left, quota exceeded; and how torch's zip writer says so.
+_WRITE_FAILURE = re.compile(
+    r"os error (5|27|28|122)\b|No space left|iostream error|inline_container|PytorchStreamWriter"
+)
 
 
 @contextmanager
@@ -30,6 +36,7 @@ def atomic_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
         CheckpointError: ``target`` exists and ``replace`` is false, or the disk is full.
     """
     target = target.absolute()
+    _recover_replaced(target)
     if target.exists() and not replace:
         raise CheckpointError(
             f"{target} exists already; choose another output or remove it (--overwrite replaces it)"
@@ -49,11 +56,10 @@ def atomic_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
         else:
             os.rename(temporary, target)
         _sync(target.parent)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(f"could not write {target}: {error}; nothing was left there") from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if _is_write_failure(error):
+            raise CheckpointError(f"could not write {target}: {error}; nothing was left there") from error
         raise
 
 
@@ -70,6 +76,23 @@ def write_text_atomically(path: Path, text: str) -> None:
         raise
 
 
+def _is_write_failure(error: BaseException) -> bool:
+    """Whether the disk failed. safetensors and torch report that in exceptions that are no OSError."""
+    return isinstance(error, OSError) or (
+        isinstance(error, Exception) and _WRITE_FAILURE.search(str(error)) is not None
+    )
+
+
+def _recover_replaced(target: Path) -> None:
+    """Finish what was killed between the two renames of a replacement: put the old state back."""
+    for retired in target.parent.glob(f".{target.name}.old-*"):
+        if _is_abandoned(retired):
+            if target.exists():
+                shutil.rmtree(retired, ignore_errors=True)
+            else:
+                os.rename(retired, target)
+
+
 def _temporary_sibling(target: Path) -> Path:
     return target.with_name(f".{target.name}.tmp-{os.getpid()}")
 
@@ -77,9 +100,14 @@ def _temporary_sibling(target: Path) -> Path:
 def _remove_leftovers(target: Path) -> None:
     """Remove what a killed process left; a sibling whose process still runs is in use."""
     for leftover in target.parent.glob(f".{target.name}.tmp-*"):
-        pid = leftover.name.rpartition("-")[2]
-        if pid.isdigit() and (int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()):
+        if _is_abandoned(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_abandoned(sibling: Path) -> bool:
+    """Whether the process that made ``.NAME.tmp-PID`` is gone (or is this one, which has moved on)."""
+    pid = sibling.name.rpartition("-")[2]
+    return pid.isdigit() and (int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists())
 
 
 def _sync_tree(directory: Path) -> None:

@@ -18,7 +18,13 @@ from checkpoints.base import base_manifest
 from checkpoints.building import build_model, empty_model
 from checkpoints.errors import CheckpointError, ConfigError
 from checkpoints.load_errors import as_checkpoint_error, some
-from checkpoints.nf4 import check_packed_layers, check_quantizable, nf4_config, set_compute_dtype
+from checkpoints.nf4 import (
+    check_packed_layers,
+    check_quantizable,
+    forget_unpacking,
+    nf4_config,
+    set_compute_dtype,
+)
 from checkpoints.quiet import quiet_transformers
 from checkpoints.sources import Source, SourceKind, describe_source
 
@@ -96,8 +102,9 @@ def load_model(
     _check_complete(source, info)
     if where.kind == "nf4":
         check_packed_layers(model, target)
-    if where.kind == "nf4" and dtype != "auto":
-        set_compute_dtype(model, cast(torch.dtype, wanted))
+        forget_unpacking(model)
+        if dtype != "auto":
+            set_compute_dtype(model, cast(torch.dtype, wanted))
     model.config.name_or_path = model.name_or_path = str(source)
     return cast(PreTrainedModel, model.eval())
 

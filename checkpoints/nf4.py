@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig
+from transformers.integrations.bitsandbytes import Bnb4bitDeserialize
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
@@ -24,6 +25,7 @@ __all__ = [
     "BLOCK_SIZE",
     "check_packed_layers",
     "check_quantizable",
+    "forget_unpacking",
     "kept_tensors",
     "nf4_config",
     "set_compute_dtype",
@@ -120,6 +122,20 @@ def set_compute_dtype(model: Any, dtype: torch.dtype) -> None:
     for module in model.modules():
         if is_packed(getattr(module, "weight", None)):
             module.compute_dtype = dtype
+
+
+def forget_unpacking(model: Any) -> None:
+    """Let a model that was loaded from an NF4 directory be saved again.
+
+    transformers 5.23 notes how it read the packed weights and wants to reverse that when it saves; for
+    bitsandbytes there is no reverse, and none is needed: the weights save themselves.
+    """
+    conversions = getattr(model, "_weight_conversions", None) or []
+    model._weight_conversions = [
+        conversion
+        for conversion in conversions
+        if not any(isinstance(step, Bnb4bitDeserialize) for step in getattr(conversion, "operations", ()))
+    ]
 
 
 def _in_features(module: Any) -> int:

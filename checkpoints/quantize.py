@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from checkpoints.errors import ConfigError, UnsupportedCheckpoint
+from checkpoints.errors import CheckpointError, ConfigError, UnsupportedCheckpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from checkpoints.manifest import Manifest
 
 __all__ = ["QuantizeConfig", "quantize"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -100,13 +103,37 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory:
 def _measure(source: Path, directory: Path, batches: list[Tensor]) -> Fidelity:
     """Compare what was written, not what is in memory, with the source.
 
-    Both compute in fp32: the figures are then of the weights alone and the same on every machine, and a
+    All compute in fp32: the figures are then of the weights alone and the same on every machine, and a
     CPU without bf16 instructions is several times faster.
     """
     from checkpoints.fidelity import measure_fidelity
     from checkpoints.loading import load_model
 
-    return measure_fidelity(load_model(source, dtype="fp32"), load_model(directory, dtype="fp32"), batches)
+    return measure_fidelity(
+        load_model(source, dtype="fp32"),
+        load_model(directory, dtype="fp32"),
+        batches,
+        base_model=_base_before_training(source),
+    )
+
+
+def _base_before_training(source: Path) -> PreTrainedModel | None:
+    """Load the base a merged checkpoint was trained from, to see how much of the training is left."""
+    from checkpoints.adapters import check_base_files
+    from checkpoints.loading import load_model
+    from checkpoints.manifest import MANIFEST_NAME, read_manifest
+
+    if not (source / MANIFEST_NAME).is_file():
+        return None
+    manifest = read_manifest(source)
+    if manifest.method is None:
+        return None
+    try:
+        check_base_files(source, manifest.base.source)
+        return load_model(manifest.base.source, dtype="fp32", revision=manifest.base.revision)
+    except CheckpointError as error:
+        logger.warning("adapter retention is not measured: %s", error)
+        return None
 
 
 def _with_fidelity(manifest: Manifest, fidelity: Fidelity) -> Manifest:
