@@ -154,7 +154,7 @@ class TritonServer:
                 self._wait_until_ready()
                 return
             except ServerError:
-                self.stop()
+                self._abort()
                 # Free ports are chosen before the server binds them: another process may be quicker.
                 if (
                     all(self._wanted_ports)

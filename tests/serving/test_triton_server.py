@@ -113,6 +113,21 @@ def test_a_model_that_fails_shows_its_exception_and_the_log(tmp_path: Path) -> N
     assert processes(str(tmp_path / "repository")) == []
 
 
+@pytest.mark.triton
+def test_giving_up_on_a_slow_start_does_not_wait_for_the_model(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    source = (
+        "import time\nclass TritonPythonModel:\n    def initialize(self, args):\n        time.sleep(120)\n"
+    )
+    write_version(repository, 1, source=source)
+    began = time.monotonic()
+    with pytest.raises(ServerError, match=r"toy not ready after 2 s; last log line: ."):
+        TritonServer(repository, start_timeout=2).start()
+    assert time.monotonic() - began < 30, "it should be killed, not drained"
+    assert processes(str(repository)) == []
+    assert not list(Path("/dev/shm").glob(f"trimaran-{os.getpid()}-*"))
+
+
 OWNER = """
 import sys, time
 from pathlib import Path
