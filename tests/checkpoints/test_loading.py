@@ -172,53 +172,6 @@ def test_nf4_on_the_way_in_is_the_same_from_every_kind_of_file(
     assert torch.equal(results[0], results[2])
 
 
-def test_adapter_directory(tiny_llama_dir: Path, tmp_path: Path, expected: torch.Tensor) -> None:
-    adapter, tuned = save_adapter(tiny_llama_dir, tmp_path / "adapter")
-    assert describe_source(adapter).kind == "adapter"
-    assert torch.equal(logits(load_model(adapter)), tuned)
-    assert not torch.allclose(tuned, expected)
-    assert load_tokenizer(adapter).chat_template == load_tokenizer(tiny_llama_dir).chat_template
-
-
-def test_adapter_on_a_base_that_changed_is_refused(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    base = tmp_path / "base"
-    shutil.copytree(tiny_llama_dir, base)
-    adapter, _ = save_adapter(base, tmp_path / "adapter")
-    save_tiny_llama(base, seed=1)
-    with pytest.raises(CheckpointError, match=r"not the base.*model\.safetensors differs"):
-        load_model(adapter)
-    shutil.rmtree(base)
-    with pytest.raises(CheckpointError, match="is not there"):
-        load_model(adapter)
-    assert load_model(adapter, base=tiny_llama_dir) is not None
-
-
-def test_adapter_trained_on_nf4_gets_an_nf4_base(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    adapter, _ = save_adapter(tiny_llama_dir, tmp_path / "adapter", {"base_quantization": "nf4"})
-    layers = {type(module).__name__ for module in load_model(adapter).modules()}
-    assert "Linear4bit" in layers
-
-
-def save_adapter(
-    base: Path, target: Path, settings: dict[str, Any] | None = None
-) -> tuple[Path, torch.Tensor]:
-    """Save a random LoRA on ``base`` with its manifest; return it and the tuned model's logits."""
-    from dataclasses import replace
-
-    from peft import LoraConfig, get_peft_model
-
-    model, tokenizer = load_model(base), load_tokenizer(base)
-    manifest = base_manifest(base, model, tokenizer)
-    torch.manual_seed(3)
-    config = LoraConfig(
-        r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
-    )
-    tuned = get_peft_model(model, config).eval()
-    tuned.save_pretrained(target)
-    seal(target, replace(manifest, kind="adapter", method="lora", settings=settings or {}))
-    return target, logits(tuned)
-
-
 def test_parent_and_tokens_of_a_base_manifest(tmp_path: Path) -> None:
     directory = save_tiny_llama(tmp_path / "first")
     model, tokenizer = load_model(directory), load_tokenizer(directory)

@@ -15,7 +15,8 @@ from checkpoints.inspect import InspectConfig, inspect_checkpoint
 from checkpoints.loading import base_manifest, describe_source, load_model, load_tokenizer
 from checkpoints.manifest import Parent, manifest_sha256, read_manifest, seal
 from checkpoints.quantize import QuantizeConfig, quantize
-from tests.checkpoints.test_loading import logits, save_adapter
+from tests.checkpoints.test_adapters import save_adapter
+from tests.checkpoints.test_loading import logits
 from tests.tiny_models import save_tiny_llama
 
 
