@@ -9,14 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from checkpoints.errors import CheckpointError, ConfigError
 from checkpoints.loading import load_model, load_tokenizer
 from checkpoints.manifest import file_sha256, read_manifest
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
+from training.config import TrainConfig
+from training.data.config import DataConfig
+from training.methods.lora.config import LoraSettings
 from training.metrics import read_metrics
 from training.run import train
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +197,21 @@ def test_the_base_may_be_a_state_dict(tiny_llama_dir: Path, data: Path, tmp_path
     named = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     assert named["base_model_name_or_path"] == str((base / "model.pt").resolve())
     load_model(adapter, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["lora", "qlora"])
+def test_a_recipe_trains_on_its_own_rows_from_the_root(
+    name: str, tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    settings = yaml.safe_load(Path(f"recipes/smollm2-135m/{name}.yaml").read_text(encoding="utf-8"))
+    data = DataConfig(**{**settings.pop("data"), "max_length": 128})  # the tiny model's context
+    lora = LoraSettings(**settings.pop("lora"))
+    settings |= {"model": str(tiny_llama_dir), "output": tmp_path / "run", "epochs": 1}
+    manifest = read_manifest(train(TrainConfig(data=data, lora=lora, **settings)))
+    assert manifest.settings["base_quantization"] == ("nf4" if name == "qlora" else None)
+    assert [(item.path, item.rows) for item in manifest.training_data] == [
+        ("recipes/smollm2-135m/example.jsonl", 24)
+    ]
+    assert manifest.metrics["final_loss"] > 0
+    assert manifest.metrics["eval_loss"] > 0
