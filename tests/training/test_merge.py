@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from checkpoints.adapters import attach_adapter
 from checkpoints.calibration import calibration_batches
 from checkpoints.errors import CheckpointError, ConfigError, ManifestError
 from checkpoints.fidelity import measure_fidelity
@@ -64,15 +65,15 @@ def plain(directory: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(directory, dtype="auto")
 
 
-def perturbed(adapter: Path, target: Path) -> Path:
-    """The same adapter with one weight matrix moved by 1%."""
+def perturbed(adapter: Path, target: Path, *, factor: float = 1.01) -> Path:
+    """The same adapter with one weight matrix multiplied by ``factor``."""
     target.mkdir()
     for path in adapter.iterdir():
         if path.name not in ("trimaran.json", "adapter_model.safetensors"):
             (target / path.name).write_bytes(path.read_bytes())
     weights = load_file(adapter / "adapter_model.safetensors")
     name = next(name for name in weights if "lora_B" in name)
-    weights[name] = weights[name] * 1.01
+    weights[name] = weights[name] * factor
     save_file(weights, target / "adapter_model.safetensors", metadata={"format": "pt"})
     return target
 
@@ -87,6 +88,8 @@ def test_an_fp32_merge_equals_base_and_adapter(adapter: Path, tiny_llama_dir: Pa
     assert largest_logit_difference(other, merged, rows) > MAX_LOGIT_DIFFERENCE_FP32
     base = load_model(tiny_llama_dir, dtype="fp32", device="cpu")
     assert largest_logit_difference(base, merged, rows) > MAX_LOGIT_DIFFERENCE_FP32
+    wrong = load_model(save_tiny_llama(tmp_path / "wrong", seed=1), dtype="fp32", device="cpu")
+    assert largest_logit_difference(attach_adapter(wrong, adapter), merged, rows) > MAX_LOGIT_DIFFERENCE_FP32
 
 
 def test_a_bf16_merge_is_close_and_says_how_close(adapter: Path, tmp_path: Path) -> None:
@@ -102,13 +105,14 @@ def test_a_bf16_merge_is_close_and_says_how_close(adapter: Path, tmp_path: Path)
     assert recorded["adapter_retention"] == pytest.approx(1.0, abs=0.02)
 
 
-def test_the_bf16_figure_sees_a_wrong_base(adapter: Path, tmp_path: Path) -> None:
+def test_the_bf16_figure_sees_a_wrong_base_and_a_wrong_adapter(adapter: Path, tmp_path: Path) -> None:
     merged = plain(merge(MergeConfig(adapter=adapter, output=tmp_path / "merged", fidelity=False)))
     wrong = save_tiny_llama(tmp_path / "wrong", seed=1)
-    from checkpoints.adapters import attach_adapter
-
     reference = attach_adapter(load_model(wrong, dtype="fp32", device="cpu"), adapter)
-    assert measure_fidelity(reference, merged, batches(adapter)).mean_kl > MAX_MEAN_KL_BF16
+    rows = batches(adapter)
+    assert measure_fidelity(reference, merged, rows).mean_kl > MAX_MEAN_KL_BF16
+    other = load_model(perturbed(adapter, tmp_path / "perturbed", factor=3), dtype="fp32", device="cpu")
+    assert measure_fidelity(other, merged, rows).mean_kl > MAX_MEAN_KL_BF16
 
 
 def test_the_merged_checkpoint_is_whole(adapter: Path, tiny_llama_dir: Path, tmp_path: Path) -> None:
@@ -146,8 +150,6 @@ def test_an_adapter_trained_on_nf4_merges_into_the_base_that_is_named(
     manifest = read_manifest(output, verify=True)
     assert manifest.merge_base == merge_base
     rows = batches(nf4_adapter)
-    from checkpoints.adapters import attach_adapter
-
     base = load_model(tiny_llama_dir, dtype="fp32", device="cpu")
     if merge_base == "dequantized":
         packed = load_model(tiny_llama_dir, dtype="bf16", device="cpu", quantization="nf4")
