@@ -39,7 +39,7 @@ class SamplingParameters:
     """Keep this many of the most likely tokens; 0 keeps all."""
 
     repetition_penalty: float = 1.0
-    """Divides (or multiplies, where negative) the logits of tokens seen in prompt or output (Keskar et al. 2019)."""
+    """Divides positive and multiplies negative logits of tokens seen before (Keskar et al. 2019)."""
 
     presence_penalty: float = 0.0
     """Subtracted once from the logits of tokens already generated."""

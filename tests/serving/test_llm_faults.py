@@ -155,7 +155,7 @@ TorchEngine.step = failing_step
         while server.ready("llm"):
             assert time.monotonic() < deadline, "still ready"
             time.sleep(0.05)
-        status, answer = post(url, BODY)
+        status, _ = post(url, BODY)
         assert status >= 400
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(f"{server.http_url}/v2/health/ready", timeout=5)
@@ -166,7 +166,7 @@ def test_a_version_of_another_contract_is_refused_with_its_reason(checkpoint: Pa
     settings = json.loads((version / ENGINE_CONFIG_NAME).read_text())
     (version / ENGINE_CONFIG_NAME).write_text(json.dumps({**settings, "contract_version": 99}))
     with (
-        pytest.raises(ServerError, match="exported for contract version 99.*export the checkpoint again"),
+        pytest.raises(ServerError, match=r"exported for contract version 99.*export the checkpoint again"),
         TritonServer(tmp_path),
     ):
         pass

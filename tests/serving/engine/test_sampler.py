@@ -25,9 +25,7 @@ def draw(parameters: SamplingParameters, count: int = 4000) -> torch.Tensor:
 def test_frequencies_follow_the_distribution(temperature: float) -> None:
     expected = (LOGITS[0] / temperature).softmax(dim=-1)
     # Standard error of 4,000 draws is at most 0.008.
-    torch.testing.assert_close(
-        draw(SamplingParameters(temperature=temperature)), expected, atol=0.03, rtol=0
-    )
+    torch.testing.assert_close(draw(SamplingParameters(temperature=temperature)), expected, atol=0.03, rtol=0)
 
 
 def test_top_k_keeps_k_tokens_and_their_proportions() -> None:

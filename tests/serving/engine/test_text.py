@@ -12,7 +12,13 @@ from serving.engine.detokenizer import IncrementalDetokenizer
 from serving.engine.stop_words import StopMatcher
 from serving.engine.text_stream import TextStream
 
-TEXTS = ["The sea, the sea!", "你好，世界。今天的天气很好。", "🙂🚢 über naïve", "a\n\n  b\t", "def f(x):\n    return x"]
+TEXTS = [
+    "The sea, the sea!",
+    "你好，世界。今天的天气很好。",
+    "🙂🚢 über naïve",
+    "a\n\n  b\t",
+    "def f(x):\n    return x",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
