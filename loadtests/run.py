@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,16 +13,17 @@ from loadtests.config_json import config_to_json
 from loadtests.machine import machine_facts
 from loadtests.measurement import Measurement, measure
 from loadtests.output import check_free, default_output, output_directory
-from loadtests.process import run_child
+from loadtests.process import LoadRun, run_child
 from loadtests.prompts import load_prompts
 from loadtests.record import read_records
 from loadtests.report.page import render_report
 from loadtests.result import LoadTestResult, results_dict
 from loadtests.slo import Verdict, judge
 
-__all__ = ["judge_measurement", "run_load_test", "write_results"]
+__all__ = ["RECORDS_NAME", "judge_measurement", "run_load_test", "write_everything"]
 
 logger = logging.getLogger(__name__)
+RECORDS_NAME = "requests.jsonl"
 
 
 def run_load_test(config: LoadTestConfig) -> LoadTestResult:
@@ -38,28 +40,34 @@ def run_load_test(config: LoadTestConfig) -> LoadTestResult:
     started = datetime.now(UTC)
     target = config.output or default_output(started.astimezone())
     check_free(target, overwrite=config.overwrite)
-    config_json = config_to_json(config)
     with output_directory(target, overwrite=config.overwrite) as directory:
-        records_path = directory / "requests.jsonl"
-        run = run_child(config, config_json, records_path)
-        records = list(read_records(records_path))
-        measurement = measure(
-            records, warmup_ns=config.warmup_ns, end_ns=run.end_ns, user_counts=run.user_counts
-        )
-        verdict = judge_measurement(config, measurement)
-        results = results_dict(
-            measurement,
-            verdict,
-            started=started.isoformat(timespec="seconds"),
-            ended_by=run.ended_by,
-            cpu_seconds=run.cpu_seconds,
-            config=config_json,
-            server=run.server,
-            machine=machine_facts(),
-        )
-        write_results(directory, results, measurement)
+        run = run_child(config, config_to_json(config), directory / RECORDS_NAME)
+        result = write_everything(directory, config, run, started)
     logger.info("load test results are in %s", target)
-    return LoadTestResult(verdict, measurement, target)
+    return replace(result, output=target)
+
+
+def write_everything(
+    directory: Path, config: LoadTestConfig, run: LoadRun, started: datetime
+) -> LoadTestResult:
+    """Measure the records in ``directory``, judge them, write ``results.json`` and ``report.html`` there."""
+    records = list(read_records(directory / RECORDS_NAME))
+    measurement = measure(records, warmup_ns=config.warmup_ns, end_ns=run.end_ns, user_counts=run.user_counts)
+    verdict = judge_measurement(config, measurement)
+    results = results_dict(
+        measurement,
+        verdict,
+        started=started.isoformat(timespec="seconds"),
+        ended_by=run.ended_by,
+        cpu_seconds=run.cpu_seconds,
+        config=config_to_json(config),
+        server=run.server,
+        machine=machine_facts(),
+    )
+    text = json.dumps(results, indent=2, ensure_ascii=False)
+    (directory / "results.json").write_text(text + "\n", encoding="utf-8")
+    (directory / "report.html").write_text(render_report(results, measurement.samples), encoding="utf-8")
+    return LoadTestResult(verdict, measurement, directory)
 
 
 def judge_measurement(config: LoadTestConfig, measurement: Measurement) -> Verdict:
@@ -71,10 +79,3 @@ def judge_measurement(config: LoadTestConfig, measurement: Measurement) -> Verdi
         measurement.totals["failure_rate"],
         measurement.counts["ok"],
     )
-
-
-def write_results(directory: Path, results: dict[str, object], measurement: Measurement) -> None:
-    """Write ``results.json`` and ``report.html``."""
-    text = json.dumps(results, indent=2, ensure_ascii=False)
-    (directory / "results.json").write_text(text + "\n", encoding="utf-8")
-    (directory / "report.html").write_text(render_report(results, measurement.samples), encoding="utf-8")

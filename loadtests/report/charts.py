@@ -15,8 +15,8 @@ __all__ = ["Chart", "charts"]
 
 _DISTRIBUTIONS = {
     "ttft": ("Time to first token", "share of requests below"),
-    "e2e": ("End-to-end latency", "share of requests below"),
     "itl": ("Inter-token latency", "share of gaps below"),
+    "e2e": ("End-to-end latency", "share of requests below"),
 }
 
 
@@ -37,11 +37,7 @@ def charts(results: Mapping[str, Any], samples: Mapping[str, Sequence[int]]) -> 
         for tag, (title, caption) in _DISTRIBUTIONS.items()
         if samples.get(tag)
     ]
-    found.insert(
-        min(2, len(found)), _over_time(results, "Output tokens", "per second", "tokens/s", "output_tokens")
-    )
-    found += [_requests(results), _users(results)]
-    return found
+    return [*found, _tokens(results), _requests(results), _users(results)]
 
 
 def _middles(results: Mapping[str, Any]) -> list[float]:
@@ -56,16 +52,17 @@ def _draw(results: Mapping[str, Any], title: str, tracks: Sequence[Track]) -> Ma
     return Markup(timeline_chart(_middles(results), tracks, title, results["window"]["start_ns"] / 1e9))
 
 
-def _over_time(results: Mapping[str, Any], title: str, caption: str, name: str, key: str) -> Chart:
-    return Chart(title, caption, _draw(results, title, [Track(name, _rates(results, key), "one", area=True)]))
+def _tokens(results: Mapping[str, Any]) -> Chart:
+    track = Track("tokens/s", _rates(results, "output_tokens"), "one", area=True)
+    return Chart("Output tokens", "per second", _draw(results, "Output tokens", [track]))
 
 
 def _requests(results: Mapping[str, Any]) -> Chart:
-    tracks = [
-        Track("answered", _rates(results, "requests"), "one", area=True),
-        Track("failed", _rates(results, "failures"), "bad"),
-    ]
-    legend = (("answered", "one"), ("failed", "bad"))
+    tracks = [Track("answered", _rates(results, "requests"), "one", area=True)]
+    legend: tuple[tuple[str, str], ...] = ()
+    if any(bucket["failures"] for bucket in results["series"]):
+        tracks.append(Track("failed", _rates(results, "failures"), "bad"))
+        legend = (("answered", "one"), ("failed", "bad"))
     return Chart("Requests", "ended per second", _draw(results, "Requests", tracks), legend)
 
 

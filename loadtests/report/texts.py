@@ -42,7 +42,7 @@ def tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
     requests = results["requests"]
     tried = requests["failed"] + requests["ok"]
     rate = totals["failure_rate"]
-    note = f"of {tried:,} requests" + (f" · {100 * rate:.2f} %" if rate else "")
+    note = (f"{100 * rate:.2g} % " if rate else "") + f"of {tried:,} requests"
     found.append(_tile("Failed", f"{requests['failed']:,}", "", note, "bad" if requests["failed"] else ""))
     return found
 
@@ -154,4 +154,4 @@ def _number(value: float | None) -> str:
 
 def _tokens_note(results: Mapping[str, Any]) -> str:
     summary = results["metrics"]["output_tokens"]
-    return "no answer" if summary is None else f"{summary['mean']:.0f} per answer on average"
+    return "no answer" if summary is None else f"{summary['mean']:.0f} per answer"

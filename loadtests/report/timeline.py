@@ -10,7 +10,7 @@ from loadtests.report.scale import ticks, trim
 
 __all__ = ["Track", "timeline_chart"]
 
-WIDTH, HEIGHT = 560, 230
+WIDTH, HEIGHT = 560, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 14, 40
 _MOST_POINTS = 280
 
@@ -63,7 +63,7 @@ def timeline_chart(
 
 def _grid(frame: svg.Frame) -> list[str]:
     parts: list[str] = []
-    for value in ticks(0, frame.y_high, about=4):
+    for value in ticks(0, frame.y_high, about=5):
         y = frame.y(value)
         parts.append(svg.line(frame.left, y, frame.right, y, "axis" if value == 0 else "grid"))
         parts.append(svg.text(frame.left - 7, y + 4, trim(value), anchor="end"))

@@ -1,0 +1,48 @@
+"""What the scripted servers do, by the name of the model that is asked. The truth tests compare with."""
+
+from __future__ import annotations
+
+FIRST_S = 0.08
+GAP_S = 0.02
+TOKENS = 6
+PROMPT_TOKENS = 5
+
+OUTPUTS = ("text_output", "output_ids", "finish_reason", "prompt_tokens", "completion_tokens")
+
+# Model name -> the failure kind that its answers must be sorted into. `stream_only` ones never
+# appear in a unary answer.
+FAILING = {
+    "shed": "refused",
+    "wrong": "4xx",
+    "crashing": "5xx",
+    "erring": "stream_error",
+    "dropping": "truncated",
+    "unfinished": "truncated",
+    "silent": "empty",
+    "garbled": "malformed",
+    "no_ids": "malformed",
+    "slow": "timeout",
+}
+READY = ("llm", "chunked", "single", "flaky", "foreign", *FAILING)
+
+
+def responses(model: str) -> list[tuple[float, dict[str, object]]]:
+    """Return the (seconds to wait, outputs) of one streamed answer."""
+    chunk, count = (3, TOKENS // 3) if model == "chunked" else (1, 1) if model == "single" else (1, TOKENS)
+    found: list[tuple[float, dict[str, object]]] = []
+    for number in range(count):
+        last = number == count - 1
+        ids: list[int] | int = list(range(chunk)) if chunk > 1 else number  # as Triton writes one element
+        outputs: dict[str, object] = {
+            "text_output": "word " * chunk,
+            "output_ids": ids,
+            "finish_reason": "length" if last and model != "unfinished" else "",
+            "prompt_tokens": PROMPT_TOKENS,
+            "completion_tokens": (number + 1) * chunk,
+        }
+        if model == "silent":
+            outputs |= {"text_output": "", "output_ids": []}
+        if model == "no_ids":
+            del outputs["output_ids"]
+        found.append((FIRST_S if number == 0 else GAP_S, outputs))
+    return found

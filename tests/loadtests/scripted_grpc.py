@@ -1,0 +1,76 @@
+"""A gRPC server that answers like Triton at known times; run as a program, prints its port."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from tests.loadtests import script
+
+CODES = {"wrong": grpc.StatusCode.INVALID_ARGUMENT, "crashing": grpc.StatusCode.INTERNAL}
+
+
+class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """The four calls that load tests use."""
+
+    def ServerMetadata(self, request: Any, context: Any) -> Any:
+        return pb.ServerMetadataResponse(name="scripted", version="1.0")
+
+    def ModelReady(self, request: Any, context: Any) -> Any:
+        return pb.ModelReadyResponse(ready=request.name in script.READY)
+
+    def ModelMetadata(self, request: Any, context: Any) -> Any:
+        names = ("text_output",) if request.name == "foreign" else script.OUTPUTS
+        tensor = pb.ModelMetadataResponse.TensorMetadata
+        return pb.ModelMetadataResponse(
+            name=request.name, versions=["1"], outputs=[tensor(name=name) for name in names]
+        )
+
+    def ModelStreamInfer(self, requests: Any, context: Any) -> Iterator[Any]:
+        request = next(requests)
+        model = request.model_name
+        inputs = {tensor.name: tensor for tensor in request.inputs}
+        assert inputs["stream"].contents.bool_contents == [True]
+        assert inputs["max_tokens"].contents.int_contents[0] > 0
+        assert set(inputs) == {"text_input", "stream", "max_tokens", "temperature"}
+        if model == "shed":
+            yield pb.ModelStreamInferResponse(error_message="[request id: 1] Exceeds maximum queue size")
+            return
+        if model in CODES:
+            context.abort(CODES[model], "on purpose")
+        for number, (wait_s, outputs) in enumerate(script.responses(model)):
+            time.sleep(5 if model == "slow" else wait_s)
+            if model == "dropping" and number == 3:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+            if model == "erring" and number == 2:
+                yield pb.ModelStreamInferResponse(error_message="the engine stopped")
+                return
+            yield pb.ModelStreamInferResponse(infer_response=_encode(outputs))
+
+
+def _encode(outputs: dict[str, Any]) -> Any:
+    response = pb.ModelInferResponse()
+    for name, value in outputs.items():
+        response.outputs.add(name=name)
+        if isinstance(value, str):
+            raw = value.encode()
+            response.raw_output_contents.append(struct.pack("<I", len(raw)) + raw)
+        else:
+            numbers = value if isinstance(value, list) else [value]
+            response.raw_output_contents.append(struct.pack(f"<{len(numbers)}i", *numbers))
+    return response
+
+
+if __name__ == "__main__":
+    server = grpc.server(futures.ThreadPoolExecutor(64))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(), server)
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    server.start()
+    server.wait_for_termination()

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests.config import LoadTestConfig
+from loadtests.config_json import config_from_json, config_to_json
+from loadtests.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"protocol": "telnet"}, "protocol: 'telnet' is unknown; known: generate, generate_stream, grpc"),
+        ({"url": "ftp://host"}, "url: 'ftp://host' is not an address"),
+        ({"url": "http://host:port"}, "url: 'http://host:port' cannot be read"),
+        ({"url": "http://me:secret@host"}, "url: leave name and password out"),
+        ({"model": ""}, "model: the name is empty"),
+        ({"users": 0}, "users: 0 is too small"),
+        ({"max_tokens": -1}, "max_tokens: -1 is too small"),
+        ({"max_requests": 0}, "max_requests: 0 is too small"),
+        ({"spawn_rate": 0.0}, "spawn_rate: 0.0 must be above 0"),
+        ({"temperature": float("nan")}, "temperature: nan is not between"),
+        ({"max_failure_rate": 1.5}, "max_failure_rate: 1.5 is not between 0 and 1"),
+        ({"duration": "soon"}, "duration: 'soon' is not a duration"),
+        ({"warmup": "1m"}, "warmup: 1m leaves nothing of duration: 30s"),
+        ({"max_itl_p99": "80"}, "max_itl_p99: '80' is not a duration"),
+        ({"stop_timeout": "-1s"}, "stop_timeout: '-1s' is not a duration"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        LoadTestConfig(**settings)
+    assert str(raised.value).startswith(message)
+
+
+def test_a_password_in_the_url_is_not_repeated() -> None:
+    with pytest.raises(ConfigError) as raised:
+        LoadTestConfig(url="http://me:secret@host")
+    assert "secret" not in str(raised.value)
+
+
+def test_limits_are_collected_by_metric_and_statistic() -> None:
+    config = LoadTestConfig(max_ttft_p95="500ms", max_e2e_p99="4s")
+    assert config.latency_limits() == {("ttft", "p95"): 500_000_000, ("e2e", "p99"): 4_000_000_000}
+
+
+def test_settings_survive_the_way_to_the_child_process(tmp_path: Path) -> None:
+    config = LoadTestConfig(prompts=tmp_path / "p.jsonl", users=3, spawn_rate=1.5, max_itl_p50="40ms")
+    assert config_from_json(config_to_json(config)) == config

@@ -1,0 +1,103 @@
+"""Plain Locust with our users: ``locust -f loadtests/locustfile.py``."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.loadtests import script
+from tests.loadtests.conftest import ROOT
+
+pytestmark = pytest.mark.locust
+COMMAND = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py")]
+
+
+def locust(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run Locust outside the clone, as somebody who installed it would."""
+    return subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("protocol", ["generate_stream", "grpc"])
+def test_headless_locust_uses_our_users(protocol: str, tmp_path: Path, http_url: str, grpc_url: str) -> None:
+    host = grpc_url if protocol == "grpc" else http_url
+    options = [
+        "--headless",
+        "-u",
+        "2",
+        "-r",
+        "2",
+        "-t",
+        "2s",
+        "-s",
+        "5",
+        "--host",
+        host,
+        "--protocol",
+        protocol,
+    ]
+    done = locust(*options, "--results", "results", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    total = re.search(r"Aggregated\s+(\d+)\s+0\(0.00%\)", done.stdout + done.stderr)
+    assert total is not None, done.stderr
+    found = json.loads((tmp_path / "results" / "results.json").read_text(encoding="utf-8"))
+    assert found["requests"]["ok"] > 0
+    assert found["metrics"]["output_tokens"]["p50"] == script.TOKENS
+    assert found["metrics"]["ttft"]["p50"] >= 0.95e9 * script.FIRST_S
+    assert (tmp_path / "results" / "report.html").is_file()
+
+
+def test_failures_reach_locusts_own_statistics(tmp_path: Path, http_url: str) -> None:
+    options = ["--headless", "-u", "1", "-t", "1s", "--host", http_url, "--model", "shed"]
+    done = locust(*options, cwd=tmp_path)
+    assert done.returncode == 1  # Locust's own verdict on failed requests
+    assert "refused: HTTP 503: shed on purpose" in done.stdout + done.stderr
+
+
+def test_the_web_ui_runs_our_users(tmp_path: Path, http_url: str) -> None:
+    port = _free_port()
+    address = f"http://127.0.0.1:{port}"
+    options = ["--web-host", "127.0.0.1", "--web-port", str(port), "--host", http_url]
+    with (tmp_path / "log").open("w") as sink:
+        server = subprocess.Popen([*COMMAND, *options], cwd=tmp_path, stdout=sink, stderr=sink)
+    try:
+        _wait_until_open(port)
+        form = urllib.parse.urlencode({"user_count": 2, "spawn_rate": 2, "host": http_url}).encode()
+        with urllib.request.urlopen(f"{address}/swarm", data=form, timeout=10) as answer:
+            assert json.load(answer)["success"] is True
+        deadline = time.monotonic() + 15
+        row: dict[str, object] = {}
+        while not row.get("num_requests"):
+            assert time.monotonic() < deadline, row
+            time.sleep(0.2)
+            with urllib.request.urlopen(f"{address}/stats/requests", timeout=10) as answer:
+                row = json.load(answer)["stats"][0]
+        assert (row["method"], row["name"], row["num_failures"]) == ("SSE", "llm", 0)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_open(port: int) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < deadline, "the web UI did not open"
+        time.sleep(0.1)

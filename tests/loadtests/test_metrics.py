@@ -1,0 +1,120 @@
+"""Metrics against records whose numbers can be worked out by hand. Times are in nanoseconds."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from loadtests.measurement import measure
+from loadtests.metrics.catalog import request_metrics, run_metrics
+from loadtests.metrics.percentiles import percentile, summarize
+from loadtests.record import Record
+
+SECOND = 1_000_000_000
+
+
+def record(start_ns: int, *chunks: tuple[int, int], **fields: Any) -> Record:
+    """Return a successful streamed record; chunks are (nanoseconds after the start, tokens)."""
+    stamps = [start_ns + offset for offset, _ in chunks]
+    settings: dict[str, Any] = {
+        "user": 0,
+        "prompt": 0,
+        "streamed": True,
+        "outcome": "ok",
+        "end_ns": stamps[-1] if stamps else start_ns,
+        "chunk_ns": stamps,
+        "chunk_tokens": [tokens for _, tokens in chunks],
+    }
+    return Record(start_ns=start_ns, **{**settings, **fields})
+
+
+def samples(found: Record) -> dict[str, list[int]]:
+    return {metric.tag: list(metric.samples(found)) for metric in request_metrics()}
+
+
+def test_a_streamed_answer() -> None:
+    found = samples(record(100, (50, 1), (70, 1), (95, 1), end_ns=200, prompt_tokens=9))
+    assert found == {"ttft": [50], "itl": [20, 25], "e2e": [100], "output_tokens": [3], "prompt_tokens": [9]}
+
+
+def test_a_chunk_of_several_tokens_is_one_gap_and_all_its_tokens() -> None:
+    found = samples(record(0, (50, 1), (90, 4)))
+    assert found["itl"] == [40]
+    assert found["output_tokens"] == [5]
+
+
+def test_undefined_is_not_zero() -> None:
+    assert samples(record(0, (50, 1)))["itl"] == []
+    unary = samples(record(0, (50, 12), streamed=False))
+    assert unary["ttft"] == unary["itl"] == []
+    assert unary["e2e"] == [50]
+    assert unary["prompt_tokens"] == []
+    empty = measure([], warmup_ns=0, end_ns=SECOND, user_counts=[])
+    assert set(empty.summaries.values()) == {None}
+    assert empty.totals["failure_rate"] is None
+
+
+def test_percentiles_are_measured_samples() -> None:
+    values = sorted(random.Random(3).choices(range(10_000), k=997))
+    for percent in (1, 50, 90, 95, 99, 99.9, 100):
+        found = percentile(values, percent)
+        assert found in values
+        share_up_to_it = sum(value <= found for value in values) / len(values)
+        share_below_it = sum(value < found for value in values) / len(values)
+        assert share_below_it < percent / 100 <= share_up_to_it
+    summary = summarize(values)
+    assert summary is not None
+    assert (summary.min, summary.max, summary.count) == (values[0], values[-1], 997)
+    assert summary.p50 == values[498]
+    assert summarize([7]).p99 == 7  # type: ignore[union-attr]
+
+
+def test_rates_count_what_happened_in_the_window() -> None:
+    records = [
+        record(0, (SECOND // 2, 10), (3 * SECOND // 2, 20)),  # half in the warm-up of one second
+        record(SECOND, (SECOND, 7), (5 * SECOND, 100)),  # ends two seconds after the window
+        record(SECOND, (SECOND, 3), outcome="failed", failure="truncated"),
+    ]
+    found = measure(records, warmup_ns=SECOND, end_ns=4 * SECOND, user_counts=[])
+    assert found.totals["output_tokens_per_second"] == pytest.approx((20 + 7 + 3) / 3)
+    assert found.totals["requests_per_second"] == pytest.approx(1 / 3)
+    # The latency of the answer that came late counts: it was asked for under load.
+    assert found.samples["e2e"] == [5 * SECOND]
+
+
+def test_cut_and_warmup_requests_are_counted_but_not_measured() -> None:
+    records = [
+        record(0, (10, 1)),
+        record(SECOND, (10, 1)),
+        record(SECOND, (10, 1), outcome="cut"),
+        record(SECOND, outcome="failed", failure="refused", detail="HTTP 503: full"),
+        record(SECOND + 5, outcome="failed", failure="refused", detail="HTTP 503: full"),
+    ]
+    found = measure(records, warmup_ns=SECOND, end_ns=2 * SECOND, user_counts=[])
+    assert found.counts == {"ok": 1, "failed": 2, "cut": 1, "warmup": 1}
+    assert found.totals["failure_rate"] == pytest.approx(2 / 3)
+    assert len(found.samples["ttft"]) == 1
+    (group,) = found.failures
+    assert (group.kind, group.count, group.examples) == ("refused", 2, [(SECOND, "HTTP 503: full")])
+
+
+def test_the_series_adds_up_to_the_run() -> None:
+    records = [record(n * SECOND // 4, (SECOND // 2, 3), (SECOND, 2)) for n in range(12)]
+    end_ns = 4 * SECOND + 1234
+    found = measure(records, warmup_ns=0, end_ns=end_ns, user_counts=[(0, 4), (2 * SECOND + 1, 5)]).series
+    assert len(found) == 4
+    assert sum(bucket.output_tokens for bucket in found) == 12 * 5
+    assert sum(bucket.requests for bucket in found) == 12
+    assert sum(bucket.seconds for bucket in found) == pytest.approx(end_ns / 1e9)
+    # One second each, four started per second: four in flight once the first second is over.
+    assert found[1].in_flight == pytest.approx(4, abs=0.01)
+    assert [bucket.users for bucket in found] == [4, 4, 5, 5]
+
+
+def test_every_metric_states_its_formula() -> None:
+    for metric in [*request_metrics(), *run_metrics()]:
+        assert metric.tag
+        assert metric.header
+        assert type(metric).__doc__
