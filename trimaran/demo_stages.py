@@ -17,6 +17,7 @@ from checkpoints.errors import ManifestError
 from checkpoints.loading import base_manifest, load_model, load_tokenizer
 from checkpoints.manifest import manifest_sha256, read_manifest, seal
 from checkpoints.quantize import QuantizeConfig, quantize
+from checkpoints.quiet import quiet_transformers
 from loadtests.config import LoadTestConfig
 from loadtests.run import run_load_test
 from serving.config import ExportConfig
@@ -82,7 +83,7 @@ def make_base(target: Path) -> Path:
     if not _is_sealed(target):
         source = find_demo_model()
         model, tokenizer = load_model(source, dtype="bf16"), load_tokenizer(source)
-        with atomic_directory(target) as directory:
+        with atomic_directory(target) as directory, quiet_transformers():
             model.save_pretrained(directory)
             tokenizer.save_pretrained(directory)
             seal(directory, base_manifest(source, model, tokenizer))

@@ -126,6 +126,7 @@ def test_served_text_equals_offline_generate_in_fp32(server: TritonServer, fp32:
             if index >= 12:  # twelve at once, the others arrive while those run
                 time.sleep(0.2)
         answers = [future.result() for future in futures]
+    time.sleep(0.2)  # the gauges are published every 50 ms
     assert metric(server.metrics_url, "trimaran_engine_batch_size_max", model="llm") > 8
     done = metric(server.metrics_url, "nv_inference_count", model="llm")
     assert metric(server.metrics_url, "nv_inference_exec_count", model="llm") < done

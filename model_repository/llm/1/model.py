@@ -94,7 +94,7 @@ class TritonPythonModel:
             for answer in list(self.answers):
                 if answer.ticket is None:
                     continue
-                if answer.sender.is_cancelled():
+                if answer.is_cancelled():
                     self.loop.cancel(answer.ticket)
                 elif answer.deadline < now and not answer.started:
                     answer.expire()
@@ -120,6 +120,9 @@ class Answer:
 
     def __init__(self, request, on_end):
         self.sender = request.get_response_sender()
+        # Triton frees a request's response factory with its last response; asking it afterwards
+        # whether the request was cancelled would crash the server.
+        self.lock = threading.Lock()
         self.wanted = set(request.requested_output_names())
         timeout = request.timeout()  # microseconds, 0 is none
         self.deadline = time.monotonic() + timeout / 1e6 if timeout else float("inf")
@@ -169,12 +172,18 @@ class Answer:
         )
         self.end(pb_utils.InferenceResponse([], error=error))
 
+    def is_cancelled(self):
+        """Whether the client has left and has not been answered yet."""
+        with self.lock:
+            return not self.ended and self.sender.is_cancelled()
+
     def end(self, response):
         """Send the last response, once."""
-        if not self.ended:
-            self.ended = True
-            self.on_end(self)
-            self.sender.send(response, flags=FINAL)
+        with self.lock:
+            if not self.ended:
+                self.ended = True
+                self.on_end(self)
+                self.sender.send(response, flags=FINAL)
 
     def outputs(self, delta: Delta):
         """Return the tensors of one response, ``[1, n]`` each."""
