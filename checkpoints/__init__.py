@@ -9,6 +9,7 @@ nf4        what 4-bit NF4 packs, what it leaves in 16 bit, what it must refuse
 quantize   ``trimaran quantize``
 fidelity   how far a checkpoint drifted from the one it was made from
 inspect    ``trimaran inspect``
+gguf_header  one text out of a GGUF file's header
 jsonl      rows of a JSONL file, with errors that name file and line
 atomic     files and directories that appear whole or not at all
 """

@@ -62,7 +62,7 @@ def build_model(
     Args:
         where: what ``source`` is.
         source: path or hub id.
-        options: dtype and device map, as ``from_pretrained`` takes them.
+        options: dtype, device map and (GGUF) config, as ``from_pretrained`` takes them.
         pack: pack Linear layers so while loading.
         trust_remote_code: run Python code that comes with the checkpoint.
         revision: branch, tag or commit of a hub id.
@@ -90,6 +90,7 @@ def build_model(
             return model, info
         # A GGUF cannot be packed on the way in; the dense weights can.
         state = model.state_dict()
+        options = {name: value for name, value in options.items() if name != "config"}
         packed, info = _rebuild(type(model), model.config, state, options, pack)
         packed.generation_config = model.generation_config
         return packed, info

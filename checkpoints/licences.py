@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Any
 
+from checkpoints.gguf_header import read_gguf_text
 from checkpoints.sources import Source
 
 __all__ = ["find_licence"]
@@ -22,7 +21,7 @@ _TEXTS = {
 def find_licence(source: Source) -> str | None:
     """Return the licence named in a GGUF header, a model card or a LICENSE file, else None."""
     if source.kind == "gguf" and source.path is not None:
-        licence = _gguf_licence(source.path)
+        licence = read_gguf_text(source.path, "general.license")
         if licence:
             return licence
     directory = source.directory
@@ -41,10 +40,3 @@ def find_licence(source: Source) -> str | None:
             head = (directory / name).read_text(encoding="utf-8", errors="replace")[:500]
             return next((licence for text, licence in _TEXTS.items() if text.lower() in head.lower()), None)
     return None
-
-
-def _gguf_licence(path: Path) -> str | None:
-    from gguf import GGUFReader
-
-    field: Any = GGUFReader(path).get_field("general.license")
-    return str(field.contents()) if field is not None else None

@@ -93,9 +93,10 @@ def load_model(
         pack = nf4_config(cast(torch.dtype, wanted), double_quantization=double_quantization)
     with as_checkpoint_error(source), quiet_transformers():
         if pack is not None:
-            check_quantizable(
-                empty_model(source, trust_remote_code=trust_remote_code, revision=revision), target
-            )
+            empty = empty_model(source, trust_remote_code=trust_remote_code, revision=revision)
+            check_quantizable(empty, target)
+            if where.kind == "gguf":
+                placement["config"] = empty.config  # reading it again takes seconds
         model, info = build_model(
             where, source, placement, pack, trust_remote_code=trust_remote_code, revision=revision
         )
