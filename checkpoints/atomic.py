@@ -33,7 +33,8 @@ def atomic_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
         replace: whether an existing ``target`` may be replaced.
 
     Raises:
-        CheckpointError: ``target`` exists and ``replace`` is false, or the disk is full.
+        CheckpointError: ``target`` exists and ``replace`` is false, its place cannot be written to, or
+            the disk is full.
     """
     target = target.absolute()
     _recover_replaced(target)
@@ -41,10 +42,13 @@ def atomic_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
         raise CheckpointError(
             f"{target} exists already; choose another output or remove it (--overwrite replaces it)"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target)
     temporary = _temporary_sibling(target)
-    temporary.mkdir()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target)
+        temporary.mkdir()
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {target.parent}: {error.strerror or error}") from error
     try:
         yield temporary
         _sync_tree(temporary)

@@ -53,8 +53,16 @@ def check_quantizable(model: Any, device: str) -> None:
         device: "cpu" or "cuda": where it will run.
 
     Raises:
-        UnsupportedCheckpoint: with the names of the weights.
+        UnsupportedCheckpoint: with the names of the weights; or the model is quantized already.
     """
+    settings = getattr(model.config, "quantization_config", None)
+    if settings is not None:
+        settings = settings if isinstance(settings, dict) else settings.to_dict()
+        method = settings.get("bnb_4bit_quant_type") or settings.get("quant_method")
+        raise UnsupportedCheckpoint(
+            f"this model is quantized already ({method}), and packing it again would lose more; "
+            "start from its bf16, fp16 or fp32 weights"
+        )
     fused = [name for name, parameter in model.named_parameters() if parameter.ndim == 3]
     # A convolution's weight is 3-D too, but it is small and no expert.
     convolutions = {

@@ -45,6 +45,9 @@ class QuantizeConfig:
     overwrite: bool = False
     """Replace the output directory if it exists."""
 
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Read it first."""
+
     def __post_init__(self) -> None:
         if self.calibration is not None and not self.fidelity:
             raise ConfigError("calibration is given, but fidelity is false: nothing would read it")
@@ -59,8 +62,9 @@ def quantize(config: QuantizeConfig) -> Path:
         The output directory, sealed; plain ``AutoModelForCausalLM.from_pretrained`` loads it.
 
     Raises:
-        UnsupportedCheckpoint: an adapter, already NF4, or weights NF4 would leave in 16 bit.
+        UnsupportedCheckpoint: an adapter, quantized already, or weights NF4 would leave in 16 bit.
         CheckpointError: the source cannot be read or the output cannot be written.
+        DataError: the calibration set cannot be used; found before anything is packed.
     """
     # Here and not above: `trimaran --help` imports this module for its config.
     from checkpoints.atomic import atomic_directory
@@ -69,25 +73,32 @@ def quantize(config: QuantizeConfig) -> Path:
     from checkpoints.manifest import seal
     from checkpoints.progress import progress
     from checkpoints.prompt import PromptEncoder
+    from checkpoints.tokens import token_ids
 
+    trust = config.trust_remote_code
     kind = describe_source(config.checkpoint).kind
     if kind == "adapter":
         raise UnsupportedCheckpoint(f"{config.checkpoint} is an adapter; merge it first: trimaran merge")
     if kind == "nf4":
         raise UnsupportedCheckpoint(f"{config.checkpoint} is NF4 already")
-    tokenizer = load_tokenizer(config.checkpoint)
+    tokenizer = load_tokenizer(config.checkpoint, trust_remote_code=trust)
+    batches = []
+    if config.fidelity:
+        batches = calibration_batches(config.calibration, PromptEncoder(tokenizer, token_ids(tokenizer)))
     with atomic_directory(config.output, replace=config.overwrite) as directory:
         with progress(counts=False) as bar:
             bar.add_task("quantize", total=None, note="")
             model = load_model(
-                config.checkpoint, quantization="nf4", double_quantization=config.double_quantization
+                config.checkpoint,
+                quantization="nf4",
+                double_quantization=config.double_quantization,
+                trust_remote_code=trust,
             )
             manifest = _manifest(config, model, tokenizer)
             _save(model, tokenizer, directory)
             del model
         if config.fidelity:
-            batches = calibration_batches(config.calibration, PromptEncoder(tokenizer, manifest.tokens))
-            manifest = _with_fidelity(manifest, _measure(config.checkpoint, directory, batches))
+            manifest = _with_fidelity(manifest, _measure(config.checkpoint, directory, batches, trust))
         seal(directory, manifest)
     return config.output
 
@@ -100,7 +111,7 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory:
         tokenizer.save_pretrained(directory)
 
 
-def _measure(source: Path, directory: Path, batches: list[Tensor]) -> Fidelity:
+def _measure(source: Path, directory: Path, batches: list[Tensor], trust_remote_code: bool) -> Fidelity:
     """Compare what was written, not what is in memory, with the source.
 
     All compute in fp32: the figures are then of the weights alone and the same on every machine, and a
@@ -110,14 +121,14 @@ def _measure(source: Path, directory: Path, batches: list[Tensor]) -> Fidelity:
     from checkpoints.loading import load_model
 
     return measure_fidelity(
-        load_model(source, dtype="fp32"),
-        load_model(directory, dtype="fp32"),
+        load_model(source, dtype="fp32", trust_remote_code=trust_remote_code),
+        load_model(directory, dtype="fp32", trust_remote_code=trust_remote_code),
         batches,
-        base_model=_base_before_training(source),
+        base_model=_base_before_training(source, trust_remote_code),
     )
 
 
-def _base_before_training(source: Path) -> PreTrainedModel | None:
+def _base_before_training(source: Path, trust_remote_code: bool) -> PreTrainedModel | None:
     """Load the base a merged checkpoint was trained from, to see how much of the training is left."""
     from checkpoints.adapters import check_base_files
     from checkpoints.loading import load_model
@@ -130,7 +141,12 @@ def _base_before_training(source: Path) -> PreTrainedModel | None:
         return None
     try:
         check_base_files(source, manifest.base.source)
-        return load_model(manifest.base.source, dtype="fp32", revision=manifest.base.revision)
+        return load_model(
+            manifest.base.source,
+            dtype="fp32",
+            trust_remote_code=trust_remote_code,
+            revision=manifest.base.revision,
+        )
     except CheckpointError as error:
         logger.warning("adapter retention is not measured: %s", error)
         return None

@@ -47,9 +47,8 @@ def describe_source(source: str | Path) -> Source:
         return _describe_file(path)
     if isinstance(source, str) and _HUB_ID.fullmatch(source) and path.suffix not in {".gguf", ".pt"}:
         return Source("hub", None, ())
-    raise CheckpointError(
-        f"{source} does not exist; give a directory, a .gguf/.pt/.bin file or a hub id such as owner/name"
-    )
+    hub = " or a hub id such as owner/name" if isinstance(source, str) else ""
+    raise CheckpointError(f"{source} does not exist; give a directory, a .gguf/.pt/.bin file{hub}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -169,3 +169,34 @@ def test_text_is_replaced_in_one_step(tmp_path: Path, small_disk: Path) -> None:
         write_text_atomically(path, "x" * 500_000)
     assert path.read_text() == "old"
     assert list(small_disk.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(CheckpointError, match=r"cannot write to .*file"),
+        atomic_directory(tmp_path / "file" / "model"),
+    ):
+        pass
+
+
+QUANTIZE_ON_A_FULL_DISK = """
+import resource, sys
+from trimaran.cli import main
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))  # no file may grow beyond 40 kB
+sys.exit(main(["quantize", sys.argv[1], "--output", sys.argv[2], "--no-fidelity"]))
+"""
+
+
+def test_quantize_on_a_full_disk_is_one_line_and_leaves_nothing(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", QUANTIZE_ON_A_FULL_DISK, str(tiny_llama_dir), str(tmp_path / "nf4")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"error: could not write {tmp_path / 'nf4'}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,40 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from checkpoints.errors import CheckpointError, ConfigError, DataError, UnsupportedCheckpoint
-from checkpoints.inspect import InspectConfig, inspect_checkpoint
-from checkpoints.loading import base_manifest, describe_source, load_model, load_tokenizer
+from checkpoints.loading import describe_source, load_model
 from checkpoints.manifest import Parent, manifest_sha256, read_manifest, seal
 from checkpoints.quantize import QuantizeConfig, quantize
-from tests.checkpoints.test_adapters import save_adapter
 from tests.checkpoints.test_loading import logits
 from tests.tiny_models import save_tiny_llama
-
-
-@pytest.fixture(scope="module")
-def merged(tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A merged checkpoint of the tiny base, as ``trimaran merge`` leaves it."""
-    root = tmp_path_factory.mktemp("lineage")
-    adapter, _ = save_adapter(tiny_llama_dir, root / "adapter")
-    model: Any = load_model(adapter)
-    whole = model.merge_and_unload()
-    directory = root / "merged"
-    whole.save_pretrained(directory)
-    tokenizer = load_tokenizer(tiny_llama_dir)
-    tokenizer.save_pretrained(directory)
-    manifest = read_manifest(adapter)
-    described = base_manifest(directory, whole, tokenizer)
-    metrics = {**manifest.metrics, "final_loss": 1.25, "perplexity": 99.0}
-    parent = Parent("adapter", manifest_sha256(adapter))
-    seal(
-        directory,
-        replace(described, kind="merged", method="lora", base=manifest.base, metrics=metrics, parent=parent),
-    )
-    return directory
-
-
-@pytest.fixture(scope="module")
-def packed(merged: Path) -> Path:
-    return quantize(QuantizeConfig(merged, merged.parent / "nf4"))
 
 
 def test_plain_transformers_loads_it_with_equal_logits(packed: Path, merged: Path) -> None:
@@ -145,49 +115,6 @@ def test_settings_that_clash(tmp_path: Path) -> None:
         QuantizeConfig(tmp_path, tmp_path / "out", calibration=tmp_path / "c.jsonl", fidelity=False)
     with pytest.raises(ConfigError, match="output is the checkpoint itself"):
         QuantizeConfig(tmp_path, tmp_path)
-
-
-def test_inspect_tells_lineage_sizes_and_figures(packed: Path, tiny_llama_dir: Path) -> None:
-    text = inspect_checkpoint(InspectConfig(packed, verify=True))
-    lines = [line.strip() for line in text.splitlines()]
-    chain = [line for line in lines if line.startswith("<- ")]
-    assert [line.split()[1] for line in chain] == ["merged", "adapter"]
-    assert f"base            {tiny_llama_dir.resolve()}" in lines
-    manifest = read_manifest(packed)
-    assert f"parameters      94,528, {manifest.bytes_per_parameter:.2f} bytes each" in lines
-    assert "kept in 16 bit  6 tensors: 1 embedding, tied with lm_head, 5 norm" in lines
-    assert "eval_loss       not measured" in lines
-    assert "verified" in text
-    assert "context         256 tokens" in lines
-
-
-def test_inspect_prints_the_manifest_as_json(packed: Path) -> None:
-    record = json.loads(inspect_checkpoint(InspectConfig(packed, json=True)))
-    assert record == json.loads((packed / "trimaran.json").read_text())
-
-
-def test_inspect_verify_names_the_file(packed: Path, tmp_path: Path) -> None:
-    import shutil
-
-    copy = tmp_path / "copy"
-    shutil.copytree(packed, copy)
-    (copy / "generation_config.json").write_text("{}")
-    assert inspect_checkpoint(InspectConfig(copy))
-    with pytest.raises(CheckpointError, match=r"generation_config\.json has sha256"):
-        inspect_checkpoint(InspectConfig(copy, verify=True))
-    # Away from its parents, the lineage still names them.
-    assert "<- merged" in inspect_checkpoint(InspectConfig(copy))
-
-
-def test_inspect_without_a_manifest(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    text = inspect_checkpoint(InspectConfig(tiny_llama_dir))
-    assert "kind            safetensors; no trimaran.json" in text
-    assert "architecture    LlamaForCausalLM" in text
-    assert "0.4 MB in model.safetensors" in text
-    with pytest.raises(CheckpointError, match=r"no trimaran\.json"):
-        inspect_checkpoint(InspectConfig(tiny_llama_dir, json=True))
-    with pytest.raises(CheckpointError, match="does not exist"):
-        inspect_checkpoint(InspectConfig(tmp_path / "missing" / "deep"))
 
 
 @pytest.mark.slow
