@@ -68,8 +68,9 @@ def _requests(results: Mapping[str, Any]) -> Chart:
 
 def _users(results: Mapping[str, Any]) -> Chart:
     tracks = [
-        Track("users", [bucket["users"] for bucket in results["series"]], "two"),
         Track("in flight", [bucket["in_flight"] for bucket in results["series"]], "one"),
+        # Dashed and on top: in a closed loop the two often lie on each other.
+        Track("users", [bucket["users"] for bucket in results["series"]], "two"),
     ]
-    legend = (("users running", "two"), ("requests in flight", "one"))
+    legend = (("requests in flight", "one"), ("users running", "two"))
     return Chart("Concurrency", "over time", _draw(results, "Concurrency", tracks), legend)

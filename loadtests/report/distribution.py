@@ -40,7 +40,7 @@ def distribution_chart(ordered: Sequence[int], title: str) -> str:
     ]
     if ordered[-1] > end:
         note = f"longest: {format_duration(ordered[-1])}, beyond this chart"
-        parts.append(svg.text(curve.right, curve.bottom - 8, note, "note", "end"))
+        parts.append(svg.text(bars.left, bars.bottom + 33, note, "note", "start"))
     return svg.document(WIDTH, HEIGHT, f"{title}: share of samples below a time", parts)
 
 

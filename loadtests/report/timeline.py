@@ -13,6 +13,7 @@ __all__ = ["Track", "timeline_chart"]
 WIDTH, HEIGHT = 560, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 14, 40
 _MOST_POINTS = 280
+_WARMUP_LABEL = 56  # width that its label needs
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def timeline_chart(
             area = [*points, (frame.right, frame.bottom), (frame.left, frame.bottom)]
             parts.append(svg.path(area, f"area {track.css_class}", closed=True))
         parts.append(svg.path(points, f"stroke {track.css_class}"))
+    if frame.x(warmup_s) - frame.left >= _WARMUP_LABEL:
+        parts.append(svg.text(frame.left + 6, frame.bottom - 8, "warm-up", "note", "start"))
     parts += _tips(frame, times, tracks)
     return svg.document(WIDTH, HEIGHT, f"{title} over time", parts)
 

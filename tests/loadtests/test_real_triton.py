@@ -32,7 +32,7 @@ def test_a_real_endpoint_answers_every_request(protocol: str, server: TritonServ
     url = f"grpc://{server.grpc_url.rpartition('/')[2]}" if protocol == "grpc" else server.http_url
     # The packaged prompts: texts and conversations, English, Chinese and code.
     config = LoadTestConfig(
-        url=url, protocol=protocol, users=4, duration="3s", max_tokens=8, output=tmp_path / "out"
+        url=url, protocol=protocol, users=4, duration="2s", max_tokens=8, output=tmp_path / "out"
     )
     result = run_load_test(config)
     numbers = result.measurement
