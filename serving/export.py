@@ -78,7 +78,7 @@ def _engine_config(config: ExportConfig, manifest: Manifest) -> EngineConfig:
     if manifest.remote_code and not config.trust_remote_code:
         raise ExportError(
             f"{config.checkpoint} runs Python code of its own when it is loaded; "
-            "read that code, then allow it with --trust_remote_code true"
+            "read that code, then allow it with --trust-remote-code"
         )
     max_context = config.max_context or min(manifest.max_context, DEFAULT_MAX_CONTEXT)
     if max_context > manifest.max_context:
