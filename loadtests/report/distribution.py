@@ -100,6 +100,6 @@ def _markers(ordered: Sequence[int], curve: svg.Frame) -> list[str]:
         parts.append(svg.line(x, y, x, curve.bottom, "marker"))
         parts.append(f'<circle class="dot one" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
         label_x, anchor = (x - 8, "end") if near_right else (x + 8, "start")
-        label_y = y + (16 if not near_right else 4 if percent == 50 else 18)
+        label_y = y - 7 if near_right else y + 16  # the side that the rising curve leaves free
         parts.append(svg.text(label_x, label_y, f"p{percent}  {format_duration(value)}", "mark", anchor))
     return parts
