@@ -99,7 +99,7 @@ def test_an_adapter_is_refused_with_the_remedy(make_checkpoint: Make, tmp_path: 
 
 def test_remote_code_must_be_allowed_by_name(make_checkpoint: Make, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(remote_code=True)
-    with pytest.raises(ExportError, match=r"--trust_remote_code"):
+    with pytest.raises(ExportError, match=r"--trust-remote-code"):
         export(ExportConfig(checkpoint, tmp_path / "repository"))
     version = export(ExportConfig(checkpoint, tmp_path / "repository", trust_remote_code=True))
     assert EngineConfig.read(version / "engine.json").trust_remote_code
