@@ -47,7 +47,6 @@ class Ticket:
     sink: Sink
     text: TextStream
     handle: Handle | None = None
-    cancelled: bool = False
 
 
 class EngineLoop:
@@ -56,7 +55,6 @@ class EngineLoop:
     Args:
         engine: the engine; touched by no other thread once started.
         tokenizer: turns ids into text (Hugging Face's ``decode``).
-        on_step: called on the loop's thread after each step, with the number of decoded rows.
         on_failure: called once on the loop's thread when the engine died, after everything it
             held was answered.
     """
@@ -66,12 +64,10 @@ class EngineLoop:
         engine: Engine,
         tokenizer: Decoder,
         *,
-        on_step: Callable[[int], None] | None = None,
         on_failure: Callable[[EngineFailure], None] | None = None,
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
-        self._on_step = on_step
         self._on_failure = on_failure
         self._changed = threading.Condition()
         self._inbox: list[Ticket] = []  # submitted, not yet given to the engine
@@ -187,7 +183,6 @@ class EngineLoop:
             self._answer(ticket, ticket.text.push(TokenEvent(ticket.handle, finish="cancelled")))
 
     def _step(self) -> None:
-        steps = self._engine.counters.steps
         for event in self._engine.step():
             ticket = self._held.get(event.handle)
             if ticket is None:  # ended by an earlier event of this step: a stop word, a failed sink
@@ -202,8 +197,6 @@ class EngineLoop:
                 if event.finish is None:  # a stop word: the engine does not know yet
                     self._engine.cancel(event.handle)
             self._answer(ticket, delta)
-        if self._on_step is not None and self._engine.counters.steps > steps:
-            self._on_step(self._engine.counters.last_batch)
         with self._changed:
             self._changed.notify_all()
 
