@@ -9,12 +9,15 @@ from pathlib import Path
 from checkpoints.atomic import write_text_atomically
 from checkpoints.errors import ConfigError, ServingError
 
-__all__ = ["CONTRACT_VERSION", "ENGINE_CONFIG_NAME", "EngineConfig"]
+__all__ = ["CONTRACT_VERSION", "ENGINE_CONFIG_NAME", "KV_DTYPES", "WEIGHTS", "EngineConfig"]
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 """Version of the contract between an exported version and the code that serves it."""
 
 ENGINE_CONFIG_NAME = "engine.json"
+
+WEIGHTS = ("bf16", "fp16", "fp32", "int8", "int4", "nf4")
+KV_DTYPES = ("bf16", "fp16", "fp32", "u8")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class EngineConfig:
     """
 
     weights: str
-    """Precision of the weights: ``bf16``, ``fp16``, ``fp32`` or ``nf4``."""
+    """Precision of the weights: ``bf16``, ``fp16``, ``fp32``, ``int8``, ``int4`` or ``nf4``."""
 
     max_context: int
     """Tokens a slot holds: prompt plus completion of one request."""
@@ -38,13 +41,20 @@ class EngineConfig:
     """Requests that run at once; each slot holds the KV cache of one request."""
 
     kv_dtype: str = "bf16"
-    """Precision of the KV cache: ``bf16``, ``fp16`` or ``fp32``."""
+    """Precision of the KV cache: ``bf16``, ``fp16``, ``fp32`` or ``u8``."""
+
+    kv_tokens: int | None = None
+    """Positions of the KV cache, all requests together; ``None`` is ``slots`` times ``max_context``.
+    Only engines with a paged cache can hold less."""
 
     threads: int | None = None
     """CPU threads of the engine; ``None`` leaves the choice to the engine's library."""
 
     prefill_chunk: int = 512
     """Prompt tokens computed per step, so that running streams never wait for a whole prompt."""
+
+    stream_interval: int = 1
+    """Tokens of one stream that are sent together, when that many are not yet due anyway."""
 
     device: str = "auto"
     """``auto`` (a GPU where there is one), ``cpu`` or ``cuda``."""
@@ -60,19 +70,23 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         for name, accepted in (
-            ("weights", ("bf16", "fp16", "fp32", "nf4")),
-            ("kv_dtype", ("bf16", "fp16", "fp32")),
+            ("weights", WEIGHTS),
+            ("kv_dtype", KV_DTYPES),
             ("device", ("auto", "cpu", "cuda")),
         ):
             value = getattr(self, name)
             if value not in accepted:
                 raise ConfigError(f"{name} is {value!r}; accepted: {', '.join(accepted)}")
-        for name in ("max_context", "slots", "prefill_chunk"):
+        for name in ("max_context", "slots", "prefill_chunk", "stream_interval"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} is {value!r}; accepted: a whole number of at least 1")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads is {self.threads!r}; accepted: at least 1, or null")
+        if self.kv_tokens is not None and self.kv_tokens < self.max_context:
+            raise ConfigError(
+                f"kv_tokens is {self.kv_tokens!r}; accepted: at least max_context, {self.max_context}, or null"
+            )
 
     def write(self, path: Path) -> None:
         """Write to ``path`` as JSON."""

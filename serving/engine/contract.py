@@ -1,7 +1,8 @@
 """The contract of an engine: requests in, tokens out, one step at a time.
 
 An engine knows token ids and nothing about text, Triton or threads. It is driven by one thread
-(``loop.py``), so it needs no locks.
+(``loop.py``), so it needs no locks. It may hold its KV cache and its scheduler itself or leave both
+to a library: the contract asks only for slots, handles and events.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ class Capacity:
 
     max_context: int
     """Tokens of one request, prompt and completion together."""
+
+    kv_tokens: int
+    """Positions of the KV cache, of all requests together."""
 
 
 @dataclass
@@ -62,6 +66,14 @@ class Counters:
 
     decode_seconds: float = 0.0
     """Time spent in decode."""
+
+    kv_tokens: int = 0
+    """Positions of the KV cache that requests hold now."""
+
+    def reset(self) -> None:
+        """Forget what was done so far (a warm-up); what runs and waits stays counted."""
+        fresh = Counters(running=self.running, waiting=self.waiting, kv_tokens=self.kv_tokens)
+        vars(self).update(vars(fresh))
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,14 @@ class Engine(ABC):
 
     @abstractmethod
     def step(self) -> Sequence[TokenEvent]:
-        """Admit what fits, compute one step, and return what it brought."""
+        """Admit what fits, compute one step, and return what it brought.
+
+        An engine that computes elsewhere (another process, an asynchronous library) waits here for
+        events, a fraction of a second at most, and may return none.
+        """
+
+    def close(self) -> None:
+        """Free what the engine holds outside this object; it is not used afterwards."""
 
     @property
     def has_work(self) -> bool:

@@ -1,4 +1,8 @@
-"""The engines there are, by name; each is imported only when it is asked for."""
+"""The engines there are, by name; each is imported only when it is asked for.
+
+An engine is a package with two modules: ``loading``, which runs inside Triton and has
+``load_engine(checkpoint, config, manifest)``, and ``exporting``, which has an ``EXPORTER``.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,16 @@ from checkpoints.errors import ConfigError
 from checkpoints.manifest import Manifest
 from serving.engine.config import EngineConfig
 from serving.engine.contract import Engine
+from serving.engine.exporter import Exporter
 
-__all__ = ["ENGINES", "load_engine"]
+__all__ = ["ENGINES", "find_exporter", "load_engine"]
 
-ENGINES = {"torch": "serving.engine.torch.loading"}
-"""Engine name -> module with ``load_engine(checkpoint, config, manifest)``."""
+ENGINES = {
+    "torch": "serving.engine.torch",
+    "openvino": "serving.engine.openvino",
+    "onnx": "serving.engine.onnx",
+}
+"""Engine name -> its package."""
 
 
 def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> Engine:
@@ -22,7 +31,23 @@ def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> E
     Raises:
         ConfigError: there is no engine of that name.
     """
-    if config.engine not in ENGINES:
-        raise ConfigError(f"engine is {config.engine!r}; accepted: {', '.join(sorted(ENGINES))}")
-    engine: Engine = import_module(ENGINES[config.engine]).load_engine(checkpoint, config, manifest)
+    engine: Engine = import_module(f"{_package(config.engine)}.loading").load_engine(
+        checkpoint, config, manifest
+    )
     return engine
+
+
+def find_exporter(engine: str) -> Exporter:
+    """Return what exports for ``engine``.
+
+    Raises:
+        ConfigError: there is no engine of that name.
+    """
+    exporter: Exporter = import_module(f"{_package(engine)}.exporting").EXPORTER
+    return exporter
+
+
+def _package(engine: str) -> str:
+    if engine not in ENGINES:
+        raise ConfigError(f"engine is {engine!r}; accepted: {', '.join(sorted(ENGINES))}")
+    return ENGINES[engine]

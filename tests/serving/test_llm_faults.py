@@ -130,9 +130,9 @@ def test_a_crashed_engine_answers_what_it_held_and_is_not_ready(checkpoint: Path
         source
         + """
 
-from serving.engine.torch.engine import TorchEngine
+from serving.engine.slots.engine import SlotEngine
 
-healthy_step = TorchEngine.step
+healthy_step = SlotEngine.step
 
 
 def failing_step(self):
@@ -141,7 +141,7 @@ def failing_step(self):
     return healthy_step(self)
 
 
-TorchEngine.step = failing_step
+SlotEngine.step = failing_step
 """
     )
     with TritonServer(tmp_path) as server:

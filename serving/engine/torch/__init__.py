@@ -1,7 +1,6 @@
 """The portable engine: any Hugging Face causal LM through its own modelling code.
 
-``engine.py`` implements the contract; ``scheduler.py`` decides who is in which slot,
-``kv_cache.py`` holds their keys and values, ``runner.py`` runs the model over them,
-``sampler.py`` chooses tokens, ``penalties.py`` counts them, ``loading.py`` builds it all from an
-exported version.
+``runner.py`` runs the model over the rows of ``kv_cache.py`` for the slot engine
+(``engine/slots``); ``loading.py`` builds it from an exported version, ``exporting.py`` says what
+it serves and ``support.py`` which architectures.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
@@ -13,13 +12,12 @@ from checkpoints.loading import load_model
 from checkpoints.manifest import Manifest
 from serving.engine.config import EngineConfig
 from serving.engine.contract import Engine
-from serving.engine.request import GenerationRequest, SamplingParameters
-from serving.engine.support import check_supported
-from serving.engine.torch.engine import TorchEngine
+from serving.engine.slots.engine import SlotEngine
+from serving.engine.torch.runner import TorchRunner
+from serving.engine.torch.support import check_supported
+from serving.engine.warm_up import warm_up
 
 __all__ = ["load_engine"]
-
-logger = logging.getLogger(__name__)
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -46,24 +44,12 @@ def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> E
         raise ServingError(
             f"kv_dtype is {config.kv_dtype}, but the model computes in {model.dtype}; export again"
         )
-    engine = TorchEngine(
-        model,
+    engine = SlotEngine(
+        TorchRunner(model, config.slots, config.max_context),
         stop_ids=manifest.tokens.stop,
         slots=config.slots,
         max_context=config.max_context,
         prefill_chunk=config.prefill_chunk,
     )
-    _warm_up(engine, config)
+    warm_up(engine)
     return engine
-
-
-def _warm_up(engine: TorchEngine, config: EngineConfig) -> None:
-    """Run a prompt through every slot-independent path, so that the first user does not wait for it."""
-    tokens = min(2, config.max_context - 1)
-    engine.submit(GenerationRequest([0], SamplingParameters(max_tokens=tokens, ignore_eos=True)))
-    while engine.has_work:
-        for event in engine.step():
-            if event.error is not None:
-                raise event.error
-    engine.reset_counters()
-    logger.info("engine ready: %d slots of %d tokens", config.slots, config.max_context)

@@ -14,8 +14,9 @@ from checkpoints.errors import RequestError, ServingError
 from serving.engine.contract import TokenEvent
 from serving.engine.loop import EngineFailure, EngineLoop
 from serving.engine.request import GenerationRequest, SamplingParameters
+from serving.engine.slots.engine import SlotEngine
 from serving.engine.text_stream import Delta
-from serving.engine.torch.engine import TorchEngine
+from serving.engine.torch.runner import TorchRunner
 from tests.tiny_models import build_tiny_llama
 
 
@@ -41,7 +42,7 @@ class Recorder:
         return [token for delta in self.deltas for token in delta.token_ids]
 
 
-class BreakingEngine(TorchEngine):
+class BreakingEngine(SlotEngine):
     """Raises when told to: the fault a real engine does not show on demand."""
 
     broken = False
@@ -56,7 +57,8 @@ class BreakingEngine(TorchEngine):
 def engine(tiny_tokenizer: PreTrainedTokenizerFast) -> BreakingEngine:
     torch.set_num_threads(1)
     model = build_tiny_llama(tiny_tokenizer, max_position_embeddings=2048)
-    return BreakingEngine(model, stop_ids=[], slots=2, max_context=2048, prefill_chunk=64)
+    runner = TorchRunner(model, slots=2, max_context=2048)
+    return BreakingEngine(runner, stop_ids=[], slots=2, max_context=2048, prefill_chunk=64)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from serving.engine.request import SamplingParameters
-from serving.engine.torch.sampler import log_probabilities, sample
+from serving.engine.slots.sampler import log_probabilities, sample
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -3.0]])
 

@@ -14,8 +14,8 @@ from checkpoints.errors import ConfigError, RequestError, ServingError, Unsuppor
 from serving.engine.config import EngineConfig
 from serving.engine.contract import Counters
 from serving.engine.request import GenerationRequest, SamplingParameters
-from serving.engine.support import check_supported
-from serving.engine.torch.scheduler import Scheduler, Sequence
+from serving.engine.slots.scheduler import Scheduler, Sequence
+from serving.engine.torch.support import check_supported
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from checkpoints.errors import RequestError
 from serving.engine.contract import TokenEvent
 from serving.engine.request import GenerationRequest, SamplingParameters
-from serving.engine.torch.engine import TorchEngine
+from serving.engine.slots.engine import SlotEngine
+from serving.engine.torch.runner import TorchRunner
 from tests.equality import Reference, assert_equal_tokens, generate_greedily
 
 VOCABULARY = 320
@@ -59,13 +60,14 @@ def model() -> PreTrainedModel:
 
 
 @pytest.fixture
-def engine(model: PreTrainedModel) -> TorchEngine:
+def engine(model: PreTrainedModel) -> SlotEngine:
     return make_engine(model)
 
 
-def make_engine(model: PreTrainedModel, **settings: Any) -> TorchEngine:
+def make_engine(model: PreTrainedModel, **settings: Any) -> SlotEngine:
     options = {"stop_ids": [2], "slots": 4, "max_context": 128, "prefill_chunk": 16, **settings}
-    return TorchEngine(model, **options)
+    runner = TorchRunner(model, options["slots"], options["max_context"])
+    return SlotEngine(runner, **options)
 
 
 def prompts(count: int, longest: int = 60) -> list[list[int]]:
@@ -74,7 +76,7 @@ def prompts(count: int, longest: int = 60) -> list[list[int]]:
 
 
 def run(
-    engine: TorchEngine,
+    engine: SlotEngine,
     requests: list[GenerationRequest],
     *,
     arrives_at: Callable[[int], int] = lambda index: 0,
@@ -114,7 +116,7 @@ def test_overlapping_requests_equal_generate(name: str) -> None:
     assert engine.counters.running == engine.counters.waiting == 0
 
 
-def test_a_shifted_cache_is_noticed(model: PreTrainedModel, engine: TorchEngine) -> None:
+def test_a_shifted_cache_is_noticed(model: PreTrainedModel, engine: SlotEngine) -> None:
     # The negative of the test above: with the first cached position overwritten, it must fail.
     ids = prompts(4)
     expected = references(model, ids, 24)
@@ -131,7 +133,7 @@ def test_a_shifted_cache_is_noticed(model: PreTrainedModel, engine: TorchEngine)
 
 
 def test_a_long_prompt_is_computed_in_chunks_beside_running_streams(
-    model: PreTrainedModel, engine: TorchEngine
+    model: PreTrainedModel, engine: SlotEngine
 ) -> None:
     short, long = [5, 6, 7], prompts(1, longest=100)[0] * 3
     long = long[:100]
@@ -149,7 +151,7 @@ def test_a_long_prompt_is_computed_in_chunks_beside_running_streams(
 
 
 def test_cancelling_frees_the_slot_and_leaves_the_others_alone(
-    model: PreTrainedModel, engine: TorchEngine
+    model: PreTrainedModel, engine: SlotEngine
 ) -> None:
     ids = prompts(6)
     handles = [engine.submit(GenerationRequest(item, SamplingParameters(max_tokens=20))) for item in ids]
@@ -216,7 +218,7 @@ def test_min_tokens_and_ignore_eos(model: PreTrainedModel) -> None:
     assert likely not in held[:4]
 
 
-def test_log_probs_are_the_models_own(model: PreTrainedModel, engine: TorchEngine) -> None:
+def test_log_probs_are_the_models_own(model: PreTrainedModel, engine: SlotEngine) -> None:
     sampling = SamplingParameters(max_tokens=5, repetition_penalty=1.5, ignore_eos=True)
     (events,) = run(engine, [GenerationRequest([5, 6], sampling, return_log_probs=True)])
     found = tokens(events)
@@ -227,7 +229,7 @@ def test_log_probs_are_the_models_own(model: PreTrainedModel, engine: TorchEngin
     torch.testing.assert_close(reported, expected, atol=1e-4, rtol=0)
 
 
-def test_penalties_equal_those_of_generate(model: PreTrainedModel, engine: TorchEngine) -> None:
+def test_penalties_equal_those_of_generate(model: PreTrainedModel, engine: SlotEngine) -> None:
     ids = prompts(4, longest=20)
     requests = [
         GenerationRequest(item, SamplingParameters(max_tokens=16, repetition_penalty=1.7, ignore_eos=True))
@@ -247,7 +249,7 @@ def test_penalties_equal_those_of_generate(model: PreTrainedModel, engine: Torch
         assert tokens(events) == expected[0, len(item) :].tolist()
 
 
-def test_frequency_penalty_ends_a_loop(model: PreTrainedModel, engine: TorchEngine) -> None:
+def test_frequency_penalty_ends_a_loop(model: PreTrainedModel, engine: SlotEngine) -> None:
     def repeats(**penalty: float) -> int:
         sampling = SamplingParameters(max_tokens=40, ignore_eos=True, **penalty)
         found = tokens(run(engine, [GenerationRequest([5, 5, 5], sampling)])[0])
@@ -257,7 +259,7 @@ def test_frequency_penalty_ends_a_loop(model: PreTrainedModel, engine: TorchEngi
     assert repeats(presence_penalty=10.0) < repeats()
 
 
-def test_a_prompt_longer_than_the_context_is_refused(engine: TorchEngine) -> None:
+def test_a_prompt_longer_than_the_context_is_refused(engine: SlotEngine) -> None:
     with pytest.raises(RequestError, match="128 tokens and the context holds 128"):
         engine.submit(GenerationRequest([5] * 128))
     handle = engine.submit(GenerationRequest([5] * 127))

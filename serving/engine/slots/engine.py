@@ -1,4 +1,4 @@
-"""The torch engine: scheduler, runner and sampler joined into the engine contract."""
+"""The slot engine: scheduler, runner and sampler joined into the engine contract."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ import time
 from collections.abc import Sequence as SequenceOf
 
 import torch
-from transformers import PreTrainedModel
 
 from checkpoints.errors import RequestError
 from serving.engine.contract import Capacity, Counters, Engine, FinishReason, Handle, TokenEvent
 from serving.engine.request import GenerationRequest
-from serving.engine.torch.penalties import Penalties
-from serving.engine.torch.runner import Runner
-from serving.engine.torch.sampler import log_probabilities, sample
-from serving.engine.torch.scheduler import Scheduler, Sequence
+from serving.engine.slots.penalties import Penalties
+from serving.engine.slots.runner import Runner
+from serving.engine.slots.sampler import log_probabilities, sample
+from serving.engine.slots.scheduler import Scheduler, Sequence
 
-__all__ = ["TorchEngine"]
+__all__ = ["SlotEngine"]
 
 
-class TorchEngine(Engine):
+class SlotEngine(Engine):
     """In-flight batching over a fixed number of slots.
 
     A step computes at most ``prefill_chunk`` prompt tokens and then one token of every running
     request, so a long prompt never stalls the streams that run beside it by more than one chunk.
 
     Args:
-        model: a causal LM in ``.eval()``.
+        runner: the model and its KV cache of ``slots`` rows of ``max_context`` positions.
         stop_ids: token ids that end a request.
         slots: requests that run at once.
         max_context: tokens of one request, prompt and completion together.
@@ -36,21 +35,20 @@ class TorchEngine(Engine):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        runner: Runner,
         *,
         stop_ids: list[int],
         slots: int,
         max_context: int,
         prefill_chunk: int,
     ) -> None:
-        embeddings = model.get_input_embeddings().weight
         self.counters = Counters()
-        self._capacity = Capacity(slots, max_context)
+        self._capacity = Capacity(slots, max_context, kv_tokens=slots * max_context)
         self._prefill_chunk = prefill_chunk
         self._stop_ids = frozenset(stop_ids)
-        self._stop_index = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=embeddings.device)
-        self._runner = Runner(model, slots, max_context)
-        self._penalties = Penalties(slots, model.config.get_text_config().vocab_size, embeddings.device)
+        self._stop_index = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=runner.device)
+        self._runner = runner
+        self._penalties = Penalties(slots, runner.vocab_size, runner.device)
         self._scheduler = Scheduler(slots, self.counters, self._move_row)
         self._sequences: dict[Handle, Sequence] = {}
         self._next_handle = 0
@@ -83,12 +81,9 @@ class TorchEngine(Engine):
     @torch.inference_mode()
     def step(self) -> SequenceOf[TokenEvent]:
         """Compute a chunk of prompts, then one token of every running request."""
-        return [*self._prefill(), *self._decode()]
-
-    def reset_counters(self) -> None:
-        """Forget what was done so far (a warm-up)."""
-        fresh = Counters(running=self.counters.running, waiting=self.counters.waiting)
-        vars(self.counters).update(vars(fresh))
+        events = [*self._prefill(), *self._decode()]
+        self.counters.kv_tokens = self._scheduler.cached_tokens()
+        return events
 
     def _prefill(self) -> list[TokenEvent]:
         events: list[TokenEvent] = []

@@ -90,6 +90,10 @@ class Scheduler:
             return self._rows[:-1]
         return list(self._rows)
 
+    def cached_tokens(self) -> int:
+        """Positions of the KV cache that hold keys and values."""
+        return sum(item.cached for item in self._rows)
+
     def at(self, row: int) -> Sequence:
         """Return the request that holds ``row``."""
         return self._rows[row]
