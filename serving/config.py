@@ -36,6 +36,37 @@ class ExportConfig:
     version: int | None = None
     """Version to write; by default the next free one. A version that exists is never touched."""
 
+    engine: Literal["auto", "torch", "openvino", "onnx"] = "auto"
+    """What computes: ``torch`` serves everything and runs on GPUs, ``openvino`` is the fastest on x86 CPUs,
+    ``onnx`` is onnxruntime. ``auto`` takes openvino where it is installed, serves this model and no GPU is
+    there, else torch. It never changes the precision of the weights."""
+
+    weights: Literal["bf16", "fp16", "fp32", "int8", "int4", "nf4"] | None = None
+    """Precision of the weights, by default the checkpoint's. Where it differs, what that costs is measured
+    and written into the version's manifest."""
+
+    format: Literal["auto", "onnx"] = "auto"
+    """``onnx`` is another way to say ``engine: onnx``."""
+
+    kv_dtype: Literal["bf16", "fp16", "fp32", "u8"] | None = None
+    """Precision of the KV cache, by default the engine's choice for these weights."""
+
+    kv_tokens: int | None = None
+    """Positions of the KV cache, all requests together; by default slots times max_context. Fewer save
+    memory on engines with a paged cache (openvino), and requests that find none wait."""
+
+    prefill_chunk: int = 512
+    """Prompt tokens computed per step; running streams wait at most for so many."""
+
+    stream_interval: int = 1
+    """Tokens sent together to a client that streams; 1 sends each as soon as it is there."""
+
+    fidelity: bool = True
+    """Measure a converted model against its checkpoint: KL divergence, agreement, perplexity."""
+
+    calibration: Path | None = None
+    """JSONL to measure on: text, messages, or prompt and completion. Default: packaged."""
+
     slots: int = 16
     """Requests the engine runs at once."""
 
@@ -72,13 +103,19 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
-        for field in ("slots", "max_batch_size", "instances"):
+        for field in ("slots", "max_batch_size", "instances", "prefill_chunk", "stream_interval"):
             _check_range(field, getattr(self, field), 1)
-        for field in ("version", "max_context", "threads"):
+        for field in ("version", "max_context", "threads", "kv_tokens"):
             if getattr(self, field) is not None:
                 _check_range(field, getattr(self, field), 1)
         for field in ("queue_delay_us", "max_queue_size", "queue_timeout_ms"):
             _check_range(field, getattr(self, field), 0)
+        if self.format == "onnx":
+            if self.engine not in ("auto", "onnx"):
+                raise ConfigError(f"format is 'onnx', but engine is {self.engine!r}; give one of them")
+            self.engine = "onnx"
+        if self.calibration is not None and not self.fidelity:
+            raise ConfigError("calibration is given, but fidelity is false: nothing would read it")
 
 
 @dataclass

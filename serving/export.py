@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from checkpoints.atomic import atomic_directory
 from checkpoints.errors import CheckpointError, ExportError
-from checkpoints.manifest import MANIFEST_NAME, Manifest, read_manifest
-from checkpoints.progress import progress
+from checkpoints.manifest import Manifest, read_manifest
 from serving.config import ExportConfig
-from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
-from serving.engine.support import check_supported
+from serving.engine.config import ENGINE_CONFIG_NAME
+from serving.engine_choice import choose_engine
 from serving.repository import find_versions
 from serving.triton_config import differences, infer_model_config, model_config, parse, render
+from serving.version_checkpoint import write_checkpoint
 
 __all__ = ["export"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MAX_CONTEXT = 2048
 CONFIG_NAME = "config.pbtxt"
 CHECKPOINT_FOLDER = "checkpoint"
 
@@ -34,8 +33,8 @@ CHECKPOINT_FOLDER = "checkpoint"
 def export(config: ExportConfig) -> Path:
     """Write ``config.checkpoint`` as a version of ``config.name`` and return the version's directory.
 
-    The version appears whole or not at all; a version that exists is never touched. Its files are hard
-    links to the checkpoint's, or copies on another file system.
+    The version appears whole or not at all; a version that exists is never touched. Files that are the
+    checkpoint's own are hard links, or copies on another file system.
 
     Raises:
         ExportError: the version exists, or the model's ``config.pbtxt`` would have to change.
@@ -46,8 +45,9 @@ def export(config: ExportConfig) -> Path:
     if not checkpoint.is_dir():
         raise ExportError(f"checkpoint {checkpoint} is no directory")
     manifest = read_manifest(checkpoint, verify=True)
-    engine = _engine_config(config, manifest)
-    _check_model(checkpoint, config, engine.max_context)
+    _check_exportable(config, manifest)
+    engine = choose_engine(config, manifest, _read_model_config(checkpoint, config.trust_remote_code))
+    engine = replace(engine, trimaran_version=_own_version())
 
     repository = Path(config.repository).absolute()
     model = repository / config.name
@@ -56,20 +56,28 @@ def export(config: ExportConfig) -> Path:
     config_text = _compatible_config(model, model_config(config))
     front_text = _compatible_config(front, infer_model_config(config)) if config.infer_model else ""
 
-    # The front first: when the version appears, all that it needs is there.
-    if config.infer_model:
-        _write_front(front, front_text)
-    files = [*manifest.files, MANIFEST_NAME]
-    with _new_version(model, number, config_text) as folder, progress() as bar:
+    with _new_version(model, number, config_text) as folder:
         shutil.copyfile(_model_source("llm"), folder / "model.py")
         engine.write(folder / ENGINE_CONFIG_NAME)
-        for name in bar.track(files, description=f"exporting {config.name}/{number}"):
-            _link(checkpoint / name, folder / CHECKPOINT_FOLDER / name)
-    logger.info("exported %s as %s version %d", checkpoint, config.name, number)
+        (folder / CHECKPOINT_FOLDER).mkdir()
+        write_checkpoint(checkpoint, manifest, folder / CHECKPOINT_FOLDER, engine, config)
+        # The front appears before the version, so that all that needs it finds it.
+        if config.infer_model:
+            _write_front(front, front_text)
+    logger.info(
+        "exported %s as %s version %d: engine %s, %s weights, %d slots of %d tokens",
+        checkpoint,
+        config.name,
+        number,
+        engine.engine,
+        engine.weights,
+        engine.slots,
+        engine.max_context,
+    )
     return model / str(number)
 
 
-def _engine_config(config: ExportConfig, manifest: Manifest) -> EngineConfig:
+def _check_exportable(config: ExportConfig, manifest: Manifest) -> None:
     if manifest.kind == "adapter":
         raise ExportError(
             f"{config.checkpoint} is an adapter, which needs its base model; merge it first: "
@@ -80,34 +88,17 @@ def _engine_config(config: ExportConfig, manifest: Manifest) -> EngineConfig:
             f"{config.checkpoint} runs Python code of its own when it is loaded; "
             "read that code, then allow it with --trust-remote-code"
         )
-    max_context = config.max_context or min(manifest.max_context, DEFAULT_MAX_CONTEXT)
-    if max_context > manifest.max_context:
-        raise ExportError(
-            f"max_context is {max_context}, but {config.checkpoint} was made for at most "
-            f"{manifest.max_context}"
-        )
-    return EngineConfig(
-        weights="nf4" if manifest.quantization else manifest.dtype,
-        max_context=max_context,
-        slots=config.slots,
-        kv_dtype=manifest.dtype,
-        threads=config.threads,
-        device={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[config.device],
-        trust_remote_code=manifest.remote_code,
-        trimaran_version=_own_version(),
-    )
 
 
-def _check_model(checkpoint: Path, config: ExportConfig, max_context: int) -> None:
+def _read_model_config(checkpoint: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
     try:
-        settings: Any = AutoConfig.from_pretrained(
-            checkpoint, trust_remote_code=config.trust_remote_code, local_files_only=True
+        return AutoConfig.from_pretrained(
+            checkpoint, trust_remote_code=trust_remote_code, local_files_only=True
         )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{checkpoint}/config.json cannot be used: {error}") from error
-    check_supported(settings, max_context)
 
 
 def _choose_version(model: Path, wanted: int | None) -> int:
@@ -175,15 +166,6 @@ def _as_export_error() -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise ExportError(str(error)) from error
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        # The real file, not a link that may point into a cache that is cleaned.
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
 
 
 def _model_source(name: str) -> Path:

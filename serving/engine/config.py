@@ -85,7 +85,7 @@ class EngineConfig:
             raise ConfigError(f"threads is {self.threads!r}; accepted: at least 1, or null")
         if self.kv_tokens is not None and self.kv_tokens < self.max_context:
             raise ConfigError(
-                f"kv_tokens is {self.kv_tokens!r}; accepted: at least max_context, {self.max_context}, or null"
+                f"kv_tokens is {self.kv_tokens}; accepted: at least max_context ({self.max_context}), or null"
             )
 
     def write(self, path: Path) -> None:

@@ -126,7 +126,7 @@ class Engine(ABC):
         events, a fraction of a second at most, and may return none.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most engines hold nothing outside
         """Free what the engine holds outside this object; it is not used afterwards."""
 
     @property

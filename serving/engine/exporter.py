@@ -25,7 +25,7 @@ class Exporter(ABC):
     """Precisions of its KV cache."""
 
     converts: ClassVar[bool]
-    """Whether ``convert`` writes model files of its own; otherwise the checkpoint's are served as they are."""
+    """Whether ``convert`` writes model files; otherwise the checkpoint's are served as they are."""
 
     @abstractmethod
     def installed(self) -> str | None:

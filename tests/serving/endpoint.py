@@ -26,8 +26,12 @@ def sealed_llama(directory: Path, tokenizer: PreTrainedTokenizerFast, **config: 
 
 
 def exported(checkpoint: Path, repository: Path, **options: Any) -> Path:
-    """Export with one math thread; return the version's directory."""
-    return export(ExportConfig(checkpoint=checkpoint, repository=repository, **{"threads": 1, **options}))
+    """Export for the torch engine with one math thread; return the version's directory."""
+    return export(
+        ExportConfig(
+            checkpoint=checkpoint, repository=repository, **{"threads": 1, "engine": "torch", **options}
+        )
+    )
 
 
 def post(url: str, body: Any, *, timeout: float = 60) -> tuple[int, dict[str, Any]]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,11 @@ ROOT = Path(__file__).parents[2]
 Make = Callable[..., Path]
 
 
+def as_it_is(checkpoint: Path, repository: Path, **options: Any) -> ExportConfig:
+    """Settings of an export for the torch engine, which serves a checkpoint's own files."""
+    return ExportConfig(checkpoint, repository, **{"engine": "torch", **options})
+
+
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
     """What lies under ``folder``, with size and time of change: equal means untouched."""
     return {
@@ -36,7 +42,7 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
 
 def test_a_version_holds_what_the_server_needs(make_checkpoint: Make, tmp_path: Path) -> None:
     checkpoint = make_checkpoint()
-    version = export(ExportConfig(checkpoint, tmp_path / "repository", slots=3, threads=2))
+    version = export(as_it_is(checkpoint, tmp_path / "repository", slots=3, threads=2))
 
     assert version == tmp_path / "repository" / "llm" / "1"
     assert find_models(tmp_path / "repository") == ["llm", "llm_infer"]
@@ -54,7 +60,7 @@ def test_a_version_holds_what_the_server_needs(make_checkpoint: Make, tmp_path: 
 
 
 def test_the_next_version_leaves_the_first_untouched(make_checkpoint: Make, tmp_path: Path) -> None:
-    config = ExportConfig(make_checkpoint(), tmp_path / "repository")
+    config = as_it_is(make_checkpoint(), tmp_path / "repository")
     first = export(config)
     before = contents(tmp_path / "repository")
     second = export(config)
@@ -64,7 +70,7 @@ def test_the_next_version_leaves_the_first_untouched(make_checkpoint: Make, tmp_
 
 
 def test_a_version_can_be_chosen_but_not_twice(make_checkpoint: Make, tmp_path: Path) -> None:
-    config = ExportConfig(make_checkpoint(), tmp_path / "repository", version=7)
+    config = as_it_is(make_checkpoint(), tmp_path / "repository", version=7)
     assert export(config).name == "7"
     before = contents(tmp_path / "repository")
     with pytest.raises(
@@ -79,35 +85,35 @@ def test_a_version_can_be_chosen_but_not_twice(make_checkpoint: Make, tmp_path: 
 
 def test_a_change_of_the_shared_config_is_refused(make_checkpoint: Make, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
-    export(ExportConfig(make_checkpoint(), repository))
+    export(as_it_is(make_checkpoint(), repository))
     before = contents(repository)
     with pytest.raises(ExportError, match=r"max_batch_size: 8 -> 4.*--name"):
-        export(ExportConfig(tmp_path / "checkpoint", repository, max_batch_size=4))
+        export(as_it_is(tmp_path / "checkpoint", repository, max_batch_size=4))
     with pytest.raises(ExportError, match=r"instance_group\[engine\]\.count: 1 -> 2"):
-        export(ExportConfig(tmp_path / "checkpoint", repository, instances=2))
+        export(as_it_is(tmp_path / "checkpoint", repository, instances=2))
     assert contents(repository) == before
     # What belongs to a version may change.
-    assert export(ExportConfig(tmp_path / "checkpoint", repository, slots=2)).name == "2"
+    assert export(as_it_is(tmp_path / "checkpoint", repository, slots=2)).name == "2"
 
 
 def test_an_adapter_is_refused_with_the_remedy(make_checkpoint: Make, tmp_path: Path) -> None:
     adapter = make_checkpoint(kind="adapter", method="lora")
     with pytest.raises(ExportError, match=r"is an adapter.*trimaran merge"):
-        export(ExportConfig(adapter, tmp_path / "repository"))
+        export(as_it_is(adapter, tmp_path / "repository"))
     assert not (tmp_path / "repository").exists()
 
 
 def test_remote_code_must_be_allowed_by_name(make_checkpoint: Make, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(remote_code=True)
     with pytest.raises(ExportError, match=r"--trust-remote-code"):
-        export(ExportConfig(checkpoint, tmp_path / "repository"))
-    version = export(ExportConfig(checkpoint, tmp_path / "repository", trust_remote_code=True))
+        export(as_it_is(checkpoint, tmp_path / "repository"))
+    version = export(as_it_is(checkpoint, tmp_path / "repository", trust_remote_code=True))
     assert EngineConfig.read(version / "engine.json").trust_remote_code
 
 
 def test_nf4_is_written_into_the_version(make_checkpoint: Make, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(kind="quantized", dtype="bf16", quantization={"method": "nf4"})
-    engine = EngineConfig.read(export(ExportConfig(checkpoint, tmp_path / "repository")) / "engine.json")
+    engine = EngineConfig.read(export(as_it_is(checkpoint, tmp_path / "repository")) / "engine.json")
     assert (engine.weights, engine.kv_dtype) == ("nf4", "bf16")
 
 
@@ -115,13 +121,13 @@ def test_nf4_is_written_into_the_version(make_checkpoint: Make, tmp_path: Path) 
 def test_a_long_context_is_taken_only_when_asked_for(
     make_checkpoint: Make, tmp_path: Path, asked: int | None, expected: int
 ) -> None:
-    config = ExportConfig(make_checkpoint(max_context=8192), tmp_path / "repository", max_context=asked)
+    config = as_it_is(make_checkpoint(max_context=8192), tmp_path / "repository", max_context=asked)
     assert EngineConfig.read(export(config) / "engine.json").max_context == expected
 
 
 def test_more_context_than_the_checkpoint_has_is_refused(make_checkpoint: Make, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"max_context is 129, but .* at most 128"):
-        export(ExportConfig(make_checkpoint(), tmp_path / "repository", max_context=129))
+        export(as_it_is(make_checkpoint(), tmp_path / "repository", max_context=129))
 
 
 def test_a_checkpoint_that_differs_from_its_manifest_is_refused(
@@ -134,11 +140,11 @@ def test_a_checkpoint_that_differs_from_its_manifest_is_refused(
         file.seek(-1, os.SEEK_END)
         file.write(bytes([last[0] ^ 1]))
     with pytest.raises(ManifestError, match=r"model\.safetensors"):
-        export(ExportConfig(checkpoint, tmp_path / "repository"))
+        export(as_it_is(checkpoint, tmp_path / "repository"))
     with pytest.raises(ManifestError, match=r"has no trimaran\.json"):
-        export(ExportConfig(tmp_path, tmp_path / "repository"))
+        export(as_it_is(tmp_path, tmp_path / "repository"))
     with pytest.raises(ExportError, match="is no directory"):
-        export(ExportConfig(tmp_path / "missing", tmp_path / "repository"))
+        export(as_it_is(tmp_path / "missing", tmp_path / "repository"))
     assert not (tmp_path / "repository").exists()
 
 
@@ -149,7 +155,7 @@ def test_an_architecture_the_engine_cannot_serve_is_refused(make_checkpoint: Mak
     (checkpoint / "config.json").write_text(json.dumps(settings))
     seal(checkpoint, read_manifest(checkpoint))
     with pytest.raises(UnsupportedCheckpoint, match="bloom"):
-        export(ExportConfig(checkpoint, tmp_path / "repository"))
+        export(as_it_is(checkpoint, tmp_path / "repository"))
 
 
 @pytest.fixture
@@ -165,20 +171,20 @@ def other_file_system(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_another_file_system_gets_copies(make_checkpoint: Make, other_file_system: Path) -> None:
-    version = export(ExportConfig(make_checkpoint(), other_file_system / "repository"))
+    version = export(as_it_is(make_checkpoint(), other_file_system / "repository"))
     assert read_manifest(version / "checkpoint", verify=True).files
 
 
 def test_a_disk_that_takes_no_more_leaves_nothing(make_checkpoint: Make, other_file_system: Path) -> None:
     checkpoint, repository = make_checkpoint(), other_file_system / "repository"
-    export(ExportConfig(checkpoint, repository))
+    export(as_it_is(checkpoint, repository))
     before = contents(repository)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     half = (checkpoint / "model.safetensors").stat().st_size // 2
     resource.setrlimit(resource.RLIMIT_FSIZE, (half, hard))
     try:
         with pytest.raises(ExportError, match=r"could not write .*/llm/2: .*nothing was left there"):
-            export(ExportConfig(checkpoint, repository))
+            export(as_it_is(checkpoint, repository))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert contents(repository) == before
@@ -190,8 +196,9 @@ CUT = """
 import os, sys, time
 from pathlib import Path
 from transformers import AutoConfig
-import serving.export as module
+import serving.version_checkpoint as module
 from serving.config import ExportConfig
+from serving.export import export
 link = module._link
 def slow(source, target):
     if target.name == "trimaran.json":
@@ -202,7 +209,7 @@ module._link = slow
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
-        module.export(ExportConfig(Path(sys.argv[1]), Path(sys.argv[2])))
+        export(ExportConfig(Path(sys.argv[1]), Path(sys.argv[2]), engine="torch"))
     os.waitpid(child, 0)
     print("killed", flush=True)
 """
@@ -225,7 +232,7 @@ def test_a_killed_export_leaves_nothing_visible_and_the_next_cleans_up(
             assert exporter.stdout.readline() == "killed\n"
             assert find_versions(repository / "llm") == versions
             assert ("llm" in find_models(repository)) == bool(versions)
-            export(ExportConfig(checkpoint, repository))
+            export(as_it_is(checkpoint, repository))
             hidden = [path for folder in (repository, repository / "llm") for path in folder.glob(".*")]
             assert hidden == []
         exporter.stdin.close()
@@ -233,6 +240,6 @@ def test_a_killed_export_leaves_nothing_visible_and_the_next_cleans_up(
 
 
 def test_without_the_infer_model_when_it_is_not_wanted(make_checkpoint: Make, tmp_path: Path) -> None:
-    export(ExportConfig(make_checkpoint(), tmp_path / "repository", name="chat", infer_model=False))
+    export(as_it_is(make_checkpoint(), tmp_path / "repository", name="chat", infer_model=False))
     assert find_models(tmp_path / "repository") == ["chat"]
     assert 'name: "chat"' in (tmp_path / "repository" / "chat" / "config.pbtxt").read_text()

@@ -1,0 +1,128 @@
+"""Which engine and which precision a checkpoint is exported for."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from checkpoints.errors import ExportError, UnsupportedCheckpoint
+from checkpoints.manifest import Manifest
+from serving.config import ExportConfig
+from serving.engine.config import EngineConfig
+from serving.engine.exporter import Exporter
+from serving.engine.registry import ENGINES, find_exporter
+
+__all__ = ["choose_engine"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MAX_CONTEXT = 2048
+
+
+def choose_engine(config: ExportConfig, manifest: Manifest, model_config: Any) -> EngineConfig:
+    """Return the engine settings of a version.
+
+    Args:
+        config: what was asked for.
+        manifest: the checkpoint's manifest.
+        model_config: its Hugging Face config.
+
+    Raises:
+        ExportError: a setting does not fit the checkpoint, or the engine is not installed.
+        UnsupportedCheckpoint: the engine cannot serve this model; names the engines that can.
+    """
+    if config.engine == "auto":
+        return _first_that_serves(config, manifest, model_config)
+    missing = find_exporter(config.engine).installed()
+    if missing is not None:
+        raise ExportError(f"engine {config.engine} needs a package that is not here: {missing}")
+    settings = _settings(config.engine, config, manifest)
+    try:
+        _check(settings, manifest, model_config)
+    except UnsupportedCheckpoint as error:
+        others = [name for name in ENGINES if _serves(name, config, manifest, model_config)]
+        remedy = f"; export with --engine {others[0]}" if others else "; no engine serves it as asked"
+        raise UnsupportedCheckpoint(f"{error}{remedy}") from error
+    return settings
+
+
+def _first_that_serves(config: ExportConfig, manifest: Manifest, model_config: Any) -> EngineConfig:
+    """openvino on a CPU, else torch: the order in which they were measured to be fast."""
+    reasons = []
+    for name in ("openvino", "torch"):
+        if name == "openvino" and _wants_gpu(config):
+            continue
+        missing = find_exporter(name).installed()
+        if missing is not None:
+            reasons.append(f"{name}: {missing}")
+            continue
+        settings = _settings(name, config, manifest)
+        try:
+            _check(settings, manifest, model_config)
+        except UnsupportedCheckpoint as error:
+            reasons.append(f"{name}: {error}")
+            continue
+        for reason in reasons:
+            logger.info("not served by %s", reason)
+        return settings
+    raise UnsupportedCheckpoint(f"no engine serves this checkpoint as asked. {'. '.join(reasons)}")
+
+
+def _serves(name: str, config: ExportConfig, manifest: Manifest, model_config: Any) -> bool:
+    if find_exporter(name).installed() is not None:
+        return False
+    try:
+        _check(_settings(name, config, manifest), manifest, model_config)
+    except UnsupportedCheckpoint:
+        return False
+    return True
+
+
+def _wants_gpu(config: ExportConfig) -> bool:
+    if config.device != "auto":
+        return config.device == "gpu"
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _check(settings: EngineConfig, manifest: Manifest, model_config: Any) -> None:
+    exporter = find_exporter(settings.engine)
+    _check_precision(exporter, settings)
+    exporter.check(manifest, model_config, settings)
+
+
+def _check_precision(exporter: Exporter, settings: EngineConfig) -> None:
+    for name, value, accepted in (
+        ("weights", settings.weights, exporter.weights),
+        ("kv_dtype", settings.kv_dtype, exporter.kv_dtypes),
+    ):
+        if value not in accepted:
+            raise UnsupportedCheckpoint(
+                f"{name} is {value}, which the {settings.engine} engine does not have; "
+                f"accepted: {', '.join(accepted)}"
+            )
+
+
+def _settings(name: str, config: ExportConfig, manifest: Manifest) -> EngineConfig:
+    max_context = config.max_context or min(manifest.max_context, DEFAULT_MAX_CONTEXT)
+    if max_context > manifest.max_context:
+        raise ExportError(
+            f"max_context is {max_context}, but {config.checkpoint} was made for at most "
+            f"{manifest.max_context}"
+        )
+    exporter = find_exporter(name)
+    weights = config.weights or exporter.default_weights(manifest)
+    return EngineConfig(
+        engine=name,
+        weights=weights,
+        max_context=max_context,
+        slots=config.slots,
+        kv_dtype=config.kv_dtype or exporter.default_kv_dtype(manifest, weights),
+        kv_tokens=config.kv_tokens,
+        threads=config.threads,
+        prefill_chunk=config.prefill_chunk,
+        stream_interval=config.stream_interval,
+        device={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[config.device],
+        trust_remote_code=manifest.remote_code,
+    )
