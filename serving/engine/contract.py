@@ -95,6 +95,9 @@ class TokenEvent:
     error: Exception | None = None
     """Why this request alone failed; it has ended."""
 
+    admitted: bool = False
+    """The request entered a slot; such an event brings nothing else."""
+
 
 class Engine(ABC):
     """Generates tokens for many requests at once."""

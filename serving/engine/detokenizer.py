@@ -38,24 +38,29 @@ class IncrementalDetokenizer:
         self._read = 0  # ids before this have been emitted
 
     def push(self, token_ids: list[int]) -> str:
-        """Add ``token_ids``; return the text that is now complete."""
-        return "".join(self._push_one(token_id) for token_id in token_ids)
+        """Add ``token_ids``, however many have come; return the text that is now complete."""
+        if not token_ids:
+            return ""
+        self._ids += token_ids
+        before = self._decode(self._window, self._read)
+        # Of several tokens, the last ones may begin a character that is still to be completed.
+        for end in range(len(self._ids), max(self._read, len(self._ids) - _MAX_HELD), -1):
+            text = self._decode(self._window, end)
+            if not text.endswith(_REPLACEMENT):
+                return self._emit(before, text, end)
+        if len(self._ids) - self._read < _MAX_HELD:
+            return ""
+        return self._emit(before, self._decode(self._window, len(self._ids)), len(self._ids))
 
     def flush(self) -> str:
         """Return what was held back; called once, at the end."""
-        return self._emit(self._decode(self._window, self._read), self._decode(self._window, len(self._ids)))
+        end = len(self._ids)
+        return self._emit(self._decode(self._window, self._read), self._decode(self._window, end), end)
 
-    def _push_one(self, token_id: int) -> str:
-        self._ids.append(token_id)
-        before = self._decode(self._window, self._read)
-        text = self._decode(self._window, len(self._ids))
-        if text.endswith(_REPLACEMENT) and len(self._ids) - self._read < _MAX_HELD:
-            return ""
-        return self._emit(before, text)
-
-    def _emit(self, before: str, text: str) -> str:
+    def _emit(self, before: str, text: str, end: int) -> str:
+        """Return what ``text``, which ends before id ``end``, has more than ``before``."""
         self._window = self._read
-        self._read = len(self._ids)
+        self._read = end
         return text[len(before) :]
 
     def _decode(self, start: int, end: int) -> str:

@@ -1,52 +1,36 @@
 """The thread that owns an engine, and the door to it for other threads.
 
-Other threads submit, cancel and wait; only the loop's thread touches the engine. Each request
-has a sink that receives its deltas, or the error that ended it, on the loop's thread. When the
-engine itself fails, everything it held is answered with the error and the loop is dead for good:
-``failure`` says why and every later submit is refused.
+Other threads submit, cancel and wait; only the loop's thread touches the engine. What a step brings
+goes to the delivery's thread (``delivery.py``), which gives each request's sink its deltas, or the
+error that ended it. When the engine itself fails, everything it held is answered with the error and
+the loop is dead for good: ``failure`` says why and every later submit is refused.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 from checkpoints.errors import ServingError
 from serving.engine.contract import Engine, Handle, TokenEvent
+from serving.engine.delivery import Delivery, Sink, Ticket
 from serving.engine.detokenizer import Decoder
+from serving.engine.observations import Observations
 from serving.engine.request import GenerationRequest
-from serving.engine.text_stream import Delta, TextStream
+from serving.engine.text_stream import TextStream
 
-__all__ = ["EngineFailure", "EngineLoop", "Sink", "Ticket"]
+__all__ = ["EngineFailure", "EngineLoop"]
 
 logger = logging.getLogger(__name__)
+
+_NO_HANDLE = -1
+"""Handle of an event for a request that the engine never had."""
 
 
 class EngineFailure(ServingError):
     """The engine died; nothing it held can be finished."""
-
-
-class Sink(Protocol):
-    """Where one request's results go. Called on the loop's thread; must not block."""
-
-    def on_delta(self, delta: Delta) -> None:
-        """Take new text and tokens; the last delta has a finish reason."""
-
-    def on_error(self, error: Exception) -> None:
-        """Take the error that ended the request."""
-
-
-@dataclass(eq=False)
-class Ticket:
-    """One submitted request, from submission to its last delta."""
-
-    request: GenerationRequest
-    sink: Sink
-    text: TextStream
-    handle: Handle | None = None
 
 
 class EngineLoop:
@@ -55,8 +39,8 @@ class EngineLoop:
     Args:
         engine: the engine; touched by no other thread once started.
         tokenizer: turns ids into text (Hugging Face's ``decode``).
-        on_failure: called once on the loop's thread when the engine died, after everything it
-            held was answered.
+        stream_interval: tokens of one request that are handed to its sink together.
+        on_failure: called once when the engine died, after everything it held was answered.
     """
 
     def __init__(
@@ -64,8 +48,10 @@ class EngineLoop:
         engine: Engine,
         tokenizer: Decoder,
         *,
+        stream_interval: int = 1,
         on_failure: Callable[[EngineFailure], None] | None = None,
     ) -> None:
+        self.observations = Observations()
         self._engine = engine
         self._tokenizer = tokenizer
         self._on_failure = on_failure
@@ -75,10 +61,14 @@ class EngineLoop:
         self._held: dict[Handle, Ticket] = {}  # given to the engine; loop thread only
         self._closing = False
         self._failure: EngineFailure | None = None
+        self._delivery = Delivery(
+            stream_interval=stream_interval, on_stop=self.cancel, observations=self.observations
+        )
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the threads."""
+        self._delivery.start()
         self._thread.start()
 
     @property
@@ -133,7 +123,7 @@ class EngineLoop:
             )
 
     def close(self, timeout: float = 30.0) -> None:
-        """Refuse new requests, finish what is held, and end the thread.
+        """Refuse new requests, finish what is held, and end the threads.
 
         What is not finished within ``timeout`` seconds is cancelled.
         """
@@ -146,6 +136,8 @@ class EngineLoop:
                 self._cancels += [*self._inbox, *self._held.values()]
                 self._changed.notify_all()
             self._thread.join(timeout)
+        self._delivery.close(timeout)
+        self._engine.close()
 
     def _run(self) -> None:
         try:
@@ -157,46 +149,48 @@ class EngineLoop:
 
     def _collect(self) -> bool:
         """Wait for work and hand it to the engine; false when closing and nothing is left."""
+        refused: list[tuple[Ticket, TokenEvent]] = []
         with self._changed:
             self._changed.wait_for(
                 lambda: self._inbox or self._cancels or self._engine.has_work or self._closing
             )
             cancels, self._cancels = self._cancels, []
             for ticket in self._inbox:
-                self._hand_over(ticket)
+                try:
+                    ticket.handle = self._engine.submit(ticket.request)
+                except ServingError as error:
+                    refused.append((ticket, TokenEvent(_NO_HANDLE, error=error)))
+                else:
+                    self._held[ticket.handle] = ticket
             self._inbox.clear()
-        for ticket in cancels:
-            self._finish_cancelled(ticket)
+        self._delivery.post([*refused, *self._cancelled(cancels)])
         return self._engine.has_work or not self._closing or bool(self._inbox)
 
-    def _hand_over(self, ticket: Ticket) -> None:
-        try:
-            ticket.handle = self._engine.submit(ticket.request)
-        except ServingError as error:
-            self._answer(ticket, error)
-        else:
-            self._held[ticket.handle] = ticket
-
-    def _finish_cancelled(self, ticket: Ticket) -> None:
-        if ticket.handle is not None and self._held.pop(ticket.handle, None) is not None:
-            self._engine.cancel(ticket.handle)
-            self._answer(ticket, ticket.text.push(TokenEvent(ticket.handle, finish="cancelled")))
+    def _cancelled(self, tickets: list[Ticket]) -> list[tuple[Ticket, TokenEvent]]:
+        """Take ``tickets`` from the engine; those that have ended meanwhile are left alone."""
+        results = []
+        for ticket in tickets:
+            if ticket.handle is not None and self._held.pop(ticket.handle, None) is not None:
+                self._engine.cancel(ticket.handle)
+                results.append((ticket, TokenEvent(ticket.handle, finish="cancelled")))
+        return results
 
     def _step(self) -> None:
+        steps = self._engine.counters.steps
+        results: list[tuple[Ticket, TokenEvent]] = []
         for event in self._engine.step():
             ticket = self._held.get(event.handle)
-            if ticket is None:  # ended by an earlier event of this step: a stop word, a failed sink
+            if ticket is None:  # cancelled
                 continue
-            if event.error is not None:
-                del self._held[event.handle]
-                self._answer(ticket, event.error)
+            if event.admitted:
+                self.observations.add("queue", time.monotonic() - ticket.submitted)
                 continue
-            delta = ticket.text.push(event)
-            if delta.finish_reason:
+            if event.error is not None or event.finish is not None:
                 del self._held[event.handle]
-                if event.finish is None:  # a stop word: the engine does not know yet
-                    self._engine.cancel(event.handle)
-            self._answer(ticket, delta)
+            results.append((ticket, event))
+        if self._engine.counters.steps != steps:
+            self.observations.add("batch_size", self._engine.counters.last_batch)
+        self._delivery.post(results)
         with self._changed:
             self._changed.notify_all()
 
@@ -207,19 +201,7 @@ class EngineLoop:
             self._inbox.clear()
             self._held.clear()
             self._changed.notify_all()
-        for ticket in lost:
-            self._answer(ticket, failure)
+        self._delivery.post([(ticket, TokenEvent(_NO_HANDLE, error=failure)) for ticket in lost])
         if self._on_failure is not None:
-            self._on_failure(failure)
-
-    def _answer(self, ticket: Ticket, result: Delta | Exception) -> None:
-        """Give a sink its result; a sink that fails loses its own request only."""
-        try:
-            if isinstance(result, Delta):
-                ticket.sink.on_delta(result)
-            else:
-                ticket.sink.on_error(result)
-        except Exception:
-            logger.exception("could not deliver a result")
-            if ticket.handle is not None and self._held.pop(ticket.handle, None) is not None:
-                self._engine.cancel(ticket.handle)
+            notify = self._on_failure
+            self._delivery.call(lambda: notify(failure))

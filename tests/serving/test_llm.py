@@ -93,10 +93,10 @@ def test_a_stream_gives_the_text_of_the_unary_answer(server: TritonServer, clien
     request: dict[str, Any] = {"text": "你好 🙂", "max_tokens": 40, "ignore_eos": True}
     whole = client.generate(**request)
     chunks = list(client.stream(**request))
-    assert len(chunks) == 40
+    assert 5 < len(chunks) <= 40  # tokens that came meanwhile leave together
     assert "".join(chunk.text for chunk in chunks) == whole.text
     assert [token for chunk in chunks for token in chunk.output_ids] == whole.output_ids
-    assert [chunk.finish_reason for chunk in chunks] == [""] * 39 + ["length"]
+    assert [chunk.finish_reason for chunk in chunks] == [""] * (len(chunks) - 1) + ["length"]
     assert chunks[-1].completion_tokens == 40
 
 
@@ -111,7 +111,8 @@ def test_http_generate_and_generate_stream(server: TritonServer) -> None:
     with urllib.request.urlopen(request, timeout=60) as response:
         events = [json.loads(line[6:]) for line in response.read().decode().splitlines() if line]
     assert "".join(event["text_output"] for event in events) == answer["text_output"]
-    assert len(events) == 12
+    assert 2 < len(events) <= 12
+    assert sum(len(event["output_ids"]) for event in events) == 12
 
 
 def test_unary_infer_of_kserve_v2(server: TritonServer) -> None:

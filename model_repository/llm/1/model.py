@@ -2,7 +2,7 @@
 
 ``execute`` hands its requests to the engine and blocks while every slot is taken, so that the
 backlog stays in Triton's queue, where the dynamic batcher forms batches and the queue policy
-sheds load. Answers leave through response senders as the engine's thread produces them.
+sheds load. Answers leave through response senders on the loop's delivery thread.
 """
 
 import logging
@@ -18,16 +18,18 @@ from checkpoints.errors import CheckpointError, RequestError, TrimaranError
 from checkpoints.manifest import read_manifest
 from checkpoints.prompt import PromptEncoder
 from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
-from serving.engine.loop import EngineFailure, EngineLoop, Ticket
+from serving.engine.delivery import Ticket
+from serving.engine.loop import EngineFailure, EngineLoop
 from serving.engine.registry import load_engine
 from serving.engine.text_stream import Delta
+from serving.triton_metrics import ModelMetrics
 from serving.triton_request import TritonRequest, read_request
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
 logger = logging.getLogger("trimaran.llm")
 
 WATCH_SECONDS = 0.05
-"""How often cancellations, deadlines and gauges are looked at."""
+"""How often cancellations and deadlines are looked at and metrics published."""
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
@@ -49,11 +51,18 @@ class TritonPythonModel:
             engine = load_engine(checkpoint, config, manifest)
         except TrimaranError as error:
             raise pb_utils.TritonModelException(str(error)) from error
-        self.counters = engine.counters
-        self.loop = EngineLoop(engine, self.encoder.tokenizer, on_failure=self.retire)
+        self.loop = EngineLoop(
+            engine,
+            self.encoder.tokenizer,
+            stream_interval=config.stream_interval,
+            on_failure=self.retire,
+        )
         self.loop.start()
         self.answers = set()
-        self.gauges = make_gauges({"model": self.name, "version": args["model_version"]})
+        labels = {"model": self.name, "version": args["model_version"]}
+        self.metrics = ModelMetrics(
+            pb_utils, labels, engine.capacity, engine.counters, self.loop.observations
+        )
         self.finished = threading.Event()
         self.watcher = threading.Thread(target=self.watch, name="watcher", daemon=True)
         self.watcher.start()
@@ -70,7 +79,7 @@ class TritonPythonModel:
         self.finished.set()
         self.watcher.join()
         self.loop.close()
-        set_gauges(self.gauges, 0, 0, self.counters.peak_batch)
+        self.metrics.publish(0, 0)
 
     def accept(self, request):
         """Submit one request, or answer it with the error that names what is wrong with it."""
@@ -88,7 +97,7 @@ class TritonPythonModel:
             answer.on_error(error)
 
     def watch(self):
-        """Cancel what clients have left, refuse what waited too long, publish the gauges."""
+        """Cancel what clients have left, refuse what waited too long, publish the metrics."""
         while not self.finished.wait(WATCH_SECONDS):
             now = time.monotonic()
             for answer in list(self.answers):
@@ -99,7 +108,7 @@ class TritonPythonModel:
                 elif answer.deadline < now and not answer.started:
                     answer.expire()
                     self.loop.cancel(answer.ticket)
-            set_gauges(self.gauges, self.loop.running, self.loop.waiting, self.counters.peak_batch)
+            self.metrics.publish(self.loop.running, self.loop.waiting)
 
     def retire(self, failure: EngineFailure):
         """Make the model not ready: its engine is dead and only a new load can help.
@@ -197,24 +206,3 @@ class Answer:
             "seed": np.array([[self.seed]], dtype=np.uint64),
         }
         return [pb_utils.Tensor(name, value) for name, value in values.items() if name in self.wanted]
-
-
-def make_gauges(labels):
-    """Register this model's Prometheus gauges."""
-    families = {
-        "trimaran_running_requests": "Requests in a slot of the engine",
-        "trimaran_waiting_requests": "Requests handed to the engine that wait for a slot",
-        "trimaran_engine_batch_size_max": "Largest decode batch since the version was loaded",
-    }
-    kept = [
-        pb_utils.MetricFamily(name=name, description=text, kind=pb_utils.MetricFamily.GAUGE)
-        for name, text in families.items()
-    ]
-    # A metric lives as long as its family is referenced.
-    return kept, [family.Metric(labels=labels) for family in kept]
-
-
-def set_gauges(gauges, *values):
-    """Set the gauges made by ``make_gauges``."""
-    for metric, value in zip(gauges[1], values, strict=True):
-        metric.set(float(value))

@@ -91,6 +91,8 @@ class SlotEngine(Engine):
         started = time.perf_counter()
         while budget > 0 and (work := self._scheduler.next_prefill()) is not None:
             row, sequence = work
+            if sequence.computed == 0:
+                events.append(TokenEvent(sequence.handle, admitted=True))
             prompt = sequence.request.prompt_ids
             if sequence.computed == 0 and sequence.request.sampling.penalizes:
                 self._penalties.enter(row, prompt)
