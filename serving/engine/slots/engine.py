@@ -22,8 +22,9 @@ __all__ = ["SlotEngine"]
 class SlotEngine(Engine):
     """In-flight batching over a fixed number of slots.
 
-    A step computes at most ``prefill_chunk`` prompt tokens and then one token of every running
-    request, so a long prompt never stalls the streams that run beside it by more than one chunk.
+    A step computes either one token of every running request or at most ``prefill_chunk`` prompt
+    tokens, in turns, so a long prompt never stalls the streams that run beside it by more than one
+    chunk, and a first token does not wait for the others' next one.
 
     Args:
         runner: the model and its KV cache of ``slots`` rows of ``max_context`` positions.
@@ -52,6 +53,7 @@ class SlotEngine(Engine):
         self._scheduler = Scheduler(slots, self.counters, self._move_row)
         self._sequences: dict[Handle, Sequence] = {}
         self._next_handle = 0
+        self._decode_is_next = False
 
     @property
     def capacity(self) -> Capacity:
@@ -77,11 +79,15 @@ class SlotEngine(Engine):
         sequence = self._sequences.pop(handle, None)
         if sequence is not None:
             self._scheduler.remove(sequence)
+            self.counters.kv_tokens = self._scheduler.cached_tokens()
 
     @torch.inference_mode()
     def step(self) -> SequenceOf[TokenEvent]:
-        """Compute a chunk of prompts, then one token of every running request."""
-        events = [*self._prefill(), *self._decode()]
+        """Compute a chunk of prompts or one token of every running request, in turns where both wait."""
+        decodes = self._decode_is_next and bool(self._scheduler.decoding())
+        prefills = not decodes and self._scheduler.has_prefill()
+        self._decode_is_next = prefills
+        events = self._prefill() if prefills else self._decode()
         self.counters.kv_tokens = self._scheduler.cached_tokens()
         return events
 

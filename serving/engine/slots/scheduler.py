@@ -74,6 +74,11 @@ class Scheduler:
         self._waiting.append(sequence)
         self._count()
 
+    def has_prefill(self) -> bool:
+        """Whether a prompt can be computed now."""
+        in_prefill = bool(self._rows) and self._rows[-1].in_prefill
+        return in_prefill or (bool(self._waiting) and len(self._rows) < self._slots)
+
     def next_prefill(self) -> tuple[int, Sequence] | None:
         """Return the row and request whose prompt is computed next, admitting one if a slot is free."""
         if self._rows and self._rows[-1].in_prefill:
