@@ -1,0 +1,7 @@
+"""The fast engine on x86-64 and Arm CPUs: OpenVINO GenAI's continuous batching.
+
+``conversion/`` brings a Hugging Face causal LM into OpenVINO's form at export; ``exporting.py`` says
+what is served and in which precisions, ``architectures.py`` which models. ``engine.py`` drives the
+pipeline, ``generation.py`` says a request in its words, ``pipeline.py`` sets it up from ``engine.json``
+and ``loading.py`` joins them inside Triton. ``logits.py`` computes a whole text, to measure fidelity.
+"""

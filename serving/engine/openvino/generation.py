@@ -1,0 +1,73 @@
+"""A request in the words of OpenVINO GenAI, refused where it has no equal.
+
+Compared with the torch engine, token for token where a choice is greedy: repetition penalty over prompt
+and completion, presence and frequency penalties over the completion, ``min_tokens`` and stop ids mean
+the same, and log-probabilities are the model's own, before temperature and penalties. Differences:
+top-p is taken before top-k, not of what top-k kept; penalties reach -2 to 2; and the same seed draws
+other numbers than in the torch engine (each request has a generator of its own in both).
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import openvino_genai
+
+from checkpoints.errors import RequestError
+from serving.engine.request import GenerationRequest
+
+__all__ = ["check_request", "generation_config"]
+
+_PENALTY_LIMIT = 2.0
+
+_SEED_BITS = 63
+"""GenAI takes a signed 64-bit seed."""
+
+
+def check_request(request: GenerationRequest) -> None:
+    """Check that GenAI can do what ``request`` asks.
+
+    Raises:
+        RequestError: it cannot; the message names the input and the accepted range.
+    """
+    for name in ("presence_penalty", "frequency_penalty"):
+        value = getattr(request.sampling, name)
+        if abs(value) > _PENALTY_LIMIT:
+            raise RequestError(
+                f"{name} is {value}; the openvino engine accepts {-_PENALTY_LIMIT} to {_PENALTY_LIMIT} "
+                "(the torch engine more)"
+            )
+
+
+def generation_config(request: GenerationRequest, limit: int, stop_ids: list[int], unused_id: int) -> Any:
+    """Return GenAI's config for a checked request.
+
+    Args:
+        request: what is asked.
+        limit: new tokens at most.
+        stop_ids: ids that end generation.
+        unused_id: an id no model output has, for "no end of sequence".
+    """
+    sampling = request.sampling
+    config = openvino_genai.GenerationConfig()
+    config.max_new_tokens = limit
+    config.ignore_eos = sampling.ignore_eos or not stop_ids
+    config.eos_token_id = stop_ids[0] if stop_ids else unused_id
+    config.stop_token_ids = set() if sampling.ignore_eos else set(stop_ids)
+    config.min_new_tokens = min(sampling.min_tokens, limit) if stop_ids else 0
+    config.logprobs = 1 if request.return_log_probs else 0
+    config.repetition_penalty = sampling.repetition_penalty
+    config.presence_penalty = sampling.presence_penalty
+    config.frequency_penalty = sampling.frequency_penalty
+    # min_p 1 keeps what is as likely as the likeliest token: a greedy choice.
+    if sampling.temperature > 0 and sampling.min_p < 1:
+        config.do_sample = True
+        config.temperature = sampling.temperature
+        config.top_p = sampling.top_p
+        config.min_p = sampling.min_p
+        if sampling.top_k > 0:
+            config.top_k = sampling.top_k
+        seed = sampling.seed if sampling.seed is not None else random.getrandbits(_SEED_BITS)
+        config.rng_seed = seed % (1 << _SEED_BITS)
+    return config
