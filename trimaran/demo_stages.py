@@ -21,7 +21,9 @@ from checkpoints.quiet import quiet_transformers
 from loadtests.config import LoadTestConfig
 from loadtests.run import run_load_test
 from serving.config import ExportConfig
+from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
 from serving.export import export
+from serving.repository import find_versions
 from serving.triton_server import TritonServer
 from training.base import resolve_dtype
 from training.config import MergeConfig, TrainConfig
@@ -62,6 +64,9 @@ class Endpoint:
 
     name: str
     """Name of the model in Triton."""
+
+    engine: str
+    """Engine and precision of its weights."""
 
     results: Mapping[str, Any]
     """``results.json`` of the load test."""
@@ -145,9 +150,9 @@ def measure_losses(target: Path, checkpoints: Sequence[Path], data: DemoData) ->
 def make_repository(target: Path, served: Mapping[str, Path]) -> Path:
     """A model repository with the latest version of each model made from its checkpoint."""
     for name, checkpoint in served.items():
-        versions = (folder for folder in (target / name).glob("[0-9]*") if folder.name.isdigit())
-        latest = max(versions, key=lambda folder: int(folder.name), default=None)
-        if latest is None or not _same(latest / "checkpoint", checkpoint):
+        versions = find_versions(target / name)
+        latest = target / name / str(versions[-1]) if versions else None
+        if latest is None or not _holds(latest / "checkpoint", checkpoint):
             export(ExportConfig(checkpoint=checkpoint, repository=target, name=name, max_context=MAX_CONTEXT))
     return target
 
@@ -182,7 +187,7 @@ def measure_endpoint(
     record = json.loads(check.read_text(encoding="utf-8"))
     del record["checkpoint"]
     results = json.loads((target / "results.json").read_text(encoding="utf-8"))
-    return Endpoint(name, results, GreedyCheck(**record), target / REPORT)
+    return Endpoint(name, _engine(repository, name), results, GreedyCheck(**record), target / REPORT)
 
 
 def _is_sealed(directory: Path) -> bool:
@@ -201,5 +206,15 @@ def _made_from(directory: Path, parent: Path) -> bool:
     return named is not None and named.manifest_sha256 == manifest_sha256(parent)
 
 
-def _same(directory: Path, checkpoint: Path) -> bool:
-    return _is_sealed(directory) and manifest_sha256(directory) == manifest_sha256(checkpoint)
+def _holds(directory: Path, checkpoint: Path) -> bool:
+    """Whether an exported version serves ``checkpoint``, as it is or converted for an engine."""
+    if _is_sealed(directory) and manifest_sha256(directory) == manifest_sha256(checkpoint):
+        return True
+    return _made_from(directory, checkpoint)
+
+
+def _engine(repository: Path, name: str) -> str:
+    """Engine and weights of the version that Triton loads, for the table."""
+    version = repository / name / str(find_versions(repository / name)[-1])
+    engine = EngineConfig.read(version / ENGINE_CONFIG_NAME)
+    return f"{engine.engine} {engine.weights}"

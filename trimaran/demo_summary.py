@@ -53,7 +53,17 @@ def render_summary(
             )
         )
     served: Table = [
-        ("endpoint", "TTFT p50", "TTFT p95", "ITL p50", "tokens/s", "requests", "failures", "text = generate")
+        (
+            "endpoint",
+            "engine",
+            "TTFT p50",
+            "TTFT p95",
+            "ITL p50",
+            "tokens/s",
+            "requests",
+            "failures",
+            "text = generate",
+        )
     ]
     served += [_endpoint(one) for one in endpoints]
     return "\n".join([*_lines(checkpoints), "", *_lines(served)])
@@ -65,6 +75,7 @@ def _endpoint(endpoint: Endpoint) -> tuple[str, ...]:
     verdict = "yes" if greedy.passed else f"NO, {greedy.different} differ"
     return (
         endpoint.name,
+        endpoint.engine,
         _milliseconds(results, "ttft", "p50"),
         _milliseconds(results, "ttft", "p95"),
         _milliseconds(results, "itl", "p50"),

@@ -15,10 +15,10 @@ from trimaran.doctor import Check
 
 __all__ = ["SOFTWARE_CHECKS"]
 
-EXTRAS = ("train", "serve", "loadtest")
+EXTRAS = ("train", "serve", "openvino", "onnx", "loadtest")
 SHOWN_PACKAGES = (
-    "torch", "transformers", "peft", "accelerate", "bitsandbytes", "gguf", "numpy", "tritonclient", "onnx",
-    "locust", "docker",
+    "torch", "transformers", "peft", "accelerate", "bitsandbytes", "gguf", "numpy", "tritonclient",
+    "openvino", "openvino-genai", "nncf", "onnx", "onnxruntime", "locust", "docker",
 )  # fmt: skip
 
 
