@@ -12,12 +12,7 @@ from serving.config import ExportConfig
 from serving.engine.registry import find_exporter
 from serving.export import export
 
-__all__ = ["export_version", "model_name"]
-
-
-def model_name(engine: str, weights: str) -> str:
-    """Name of the Triton model of one engine and precision."""
-    return f"{engine}-{weights}"
+__all__ = ["export_version"]
 
 
 def export_version(setting: Setting, engine: str, weights: str, **changes: Any) -> Path:
@@ -32,7 +27,8 @@ def export_version(setting: Setting, engine: str, weights: str, **changes: Any) 
     Raises:
         PeerFailure: the engine cannot serve the checkpoint here.
     """
-    name = changes.pop("name", model_name(engine, weights))
+    limits = [f"{setting.slots}x{setting.max_context}", *(f"{key}-{value}" for key, value in changes.items())]
+    name = "-".join([engine, weights, *limits]).replace("_", "-")
     version = setting.repository / name / "1"
     if version.is_dir():
         return version

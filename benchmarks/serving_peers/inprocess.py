@@ -25,15 +25,17 @@ class InProcess(Peer):
         setting: of the run.
         precision: of the weights.
         engine: name of the engine.
+        changes: settings of the export that differ from its defaults.
     """
 
     module = "benchmarks.serving_peers.inprocess"
     ours = True
     note = "no server: what the engine itself does, detokenizing included"
 
-    def __init__(self, setting: Setting, precision: str, engine: str) -> None:
+    def __init__(self, setting: Setting, precision: str, engine: str, **changes: Any) -> None:
         super().__init__(setting, precision)
         self.engine = engine
+        self.changes = changes
         self.version = Path()
 
     @property
@@ -46,7 +48,7 @@ class InProcess(Peer):
         from benchmarks.exported import export_version
 
         self.python = Path(sys.executable)
-        self.version = export_version(self.setting, self.engine, self.precision)
+        self.version = export_version(self.setting, self.engine, self.precision, **self.changes)
 
     def options(self) -> Mapping[str, Any]:
         """The exported version."""
@@ -54,7 +56,8 @@ class InProcess(Peer):
 
     def flags(self) -> Mapping[str, Any]:
         """See ``Peer.flags``."""
-        return {"slots": self.setting.slots, "max_context": self.setting.max_context, **super().flags()}
+        limits = {"slots": self.setting.slots, "max_context": self.setting.max_context}
+        return {**limits, **self.changes, **super().flags()}
 
 
 class _Sink:
@@ -84,10 +87,10 @@ def load(options: Mapping[str, Any]) -> Measure:
 
     version = Path(options["version"])
     checkpoint = version / "checkpoint"
-    engine = load_engine(
-        checkpoint, EngineConfig.read(version / ENGINE_CONFIG_NAME), read_manifest(checkpoint)
-    )
-    loop = EngineLoop(engine, PromptEncoder.from_checkpoint(checkpoint).tokenizer)
+    config = EngineConfig.read(version / ENGINE_CONFIG_NAME)
+    engine = load_engine(checkpoint, config, read_manifest(checkpoint))
+    tokenizer = PromptEncoder.from_checkpoint(checkpoint).tokenizer
+    loop = EngineLoop(engine, tokenizer, stream_interval=config.stream_interval)
     loop.start()
 
     def measure(items: Sequence[Item], concurrency: int) -> list[Trace]:

@@ -1,0 +1,122 @@
+"""What one decode step costs: a fixed part, a part per row, and a part per position of context.
+
+    seconds = fixed + per_row * rows + per_context * (positions of all rows together)
+
+The fixed part is bounded below by reading the weights, the part per row by the multiplications of one
+token, the part per position by reading its K and V.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.traces import Trace
+
+__all__ = ["Observation", "StepTime", "fit_step_time", "floor_of", "observe_wave"]
+
+_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Some decode steps of one batch."""
+
+    rows: int
+    """Requests in the batch."""
+
+    positions: float
+    """Positions of context, all rows together."""
+
+    seconds: float
+    """Time of one step."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """The model's three parts, in seconds, and how well they fit."""
+
+    fixed: float
+    per_row: float
+    per_context: float
+
+    r_squared: float = 1.0
+    """Share of the variance explained; 1 is all of it."""
+
+    def seconds(self, rows: int, positions: float) -> float:
+        """Return the time of one step."""
+        return self.fixed + self.per_row * rows + self.per_context * positions
+
+
+def observe_wave(traces: Sequence[Trace], prompt_length: int) -> list[Observation]:
+    """Return what equal requests, sent together, show of the time of a step.
+
+    Only what comes after the last of them got its first token counts: then nobody is in prefill.
+
+    Args:
+        traces: of one wave; equal prompts, equal outputs.
+        prompt_length: tokens of each prompt.
+    """
+    begin = max(trace.arrivals[0][0] for trace in traces)
+    found: dict[int, list[float]] = {}
+    for trace in traces:
+        position, before = 0, trace.start
+        for moment, count in trace.arrivals:
+            if before >= begin:
+                found.setdefault(position // _STEPS, []).append((moment - before) / count)
+            position, before = position + count, moment
+    rows = len(traces)
+    return [
+        Observation(rows, rows * (prompt_length + (block + 0.5) * _STEPS), median(gaps))
+        for block, gaps in sorted(found.items())
+    ]
+
+
+def fit_step_time(observations: Sequence[Observation]) -> StepTime:
+    """Fit the model by least squares; each part is at least 0.
+
+    Relative errors are minimized, so that short steps count as much as long ones.
+
+    Raises:
+        ValueError: fewer than three observations.
+    """
+    import numpy as np
+
+    if len(observations) < 3:
+        raise ValueError(f"{len(observations)} observations; at least 3 are needed")
+    seconds = np.array([one.seconds for one in observations])
+    design = np.array([[1.0, one.rows, one.positions] for one in observations])
+    parts = np.zeros(3)
+    free = [0, 1, 2]
+    while free:
+        solution = np.linalg.lstsq(design[:, free] / seconds[:, None], np.ones(len(seconds)), rcond=None)[0]
+        if (solution >= 0).all():
+            parts[free] = solution
+            break
+        # A part below zero is noise around zero: leave it out and fit the others again.
+        free.pop(int(solution.argmin()))
+    spread = float(((seconds - seconds.mean()) ** 2).sum())
+    left = float(((seconds - design @ parts) ** 2).sum())
+    return StepTime(
+        float(parts[0]), float(parts[1]), float(parts[2]), r_squared=1 - left / spread if spread else 1.0
+    )
+
+
+def floor_of(
+    parameters: int, bytes_per_weight: float, kv_bytes: float, read_speed: float, multiply_speed: float
+) -> StepTime:
+    """Return the least each part can cost on a machine.
+
+    Args:
+        parameters: weights of the model.
+        bytes_per_weight: as they lie in memory.
+        kv_bytes: K and V of one position, all layers.
+        read_speed: bytes per second.
+        multiply_speed: floating-point operations per second.
+    """
+    return StepTime(
+        fixed=parameters * bytes_per_weight / read_speed,
+        per_row=2 * parameters / multiply_speed,
+        per_context=kv_bytes / read_speed,
+    )

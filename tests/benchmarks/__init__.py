@@ -1,0 +1,1 @@
+"""The benchmarks' pure parts; what they measure is measured by running them."""

@@ -1,0 +1,119 @@
+"""Traces -> figures -> ratios, table and verdicts about the peers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.design_figures import FIGURES, shortfalls
+from benchmarks.ratios import ratios_of
+from benchmarks.report import render_report
+from benchmarks.stalls import stalls_of
+from benchmarks.traces import Trace, figures_of
+
+
+def trace(index: int, start: float, *arrivals: tuple[float, int]) -> Trace:
+    """A trace whose tokens are zeros."""
+    one = Trace(index, start)
+    for moment, count in arrivals:
+        one.add(moment, [0] * count)
+    return one
+
+
+def test_figures_of_two_requests() -> None:
+    figures = figures_of([trace(0, 0.0, (1.0, 1), (2.0, 1)), trace(1, 1.0, (1.5, 1), (4.0, 3))])
+    assert figures.output_tokens == 6
+    assert figures.tokens_per_second == pytest.approx(6 / 4)
+    assert figures.ttft_p50 == pytest.approx(0.75)
+    # Three tokens at once are one gap: the reader waited that long.
+    assert figures.itl_p50 == pytest.approx(1.75)
+
+
+def test_a_request_without_tokens_is_no_figure() -> None:
+    with pytest.raises(ValueError, match=r"requests \[1\]"):
+        figures_of([trace(0, 0.0, (1.0, 1)), Trace(1, 0.0)])
+
+
+def peer(ours: bool, failed: str | None = None, **speeds: float) -> dict[str, Any]:
+    """A peer's results."""
+    times = dict.fromkeys(("ttft_p50_ms", "ttft_p95_ms", "itl_p50_ms", "itl_p99_ms"), 1.0)
+    return {
+        "ours": ours,
+        "note": "a note",
+        "flags": {"threads": 2},
+        "failed": failed,
+        "peak_rss_bytes": 5e8,
+        "start_seconds": 1.5,
+        "concurrency": {
+            name.removeprefix("c"): {"tokens_per_second": speed, "text_equal": 1.0, **times}
+            for name, speed in speeds.items()
+        },
+    }
+
+
+PEERS = {
+    "transformers-static-fp32": peer(False, c1=10.0, c8=20.0),
+    "vllm-fp32": peer(False, failed="no AVX-512 here"),
+    "inprocess-torch-fp32": peer(True, c8=42.0),
+    "triton-torch-fp32": peer(True, c1=15.0, c8=40.0),
+    "triton-http-openvino-int8": peer(True, c8=60.0),
+}
+
+
+def test_ratios_pair_ours_with_theirs() -> None:
+    assert ratios_of(PEERS) == {
+        "inprocess-torch-fp32/transformers-static-fp32@c8": 2.1,
+        "triton-torch-fp32/transformers-static-fp32@c1": 1.5,
+        "triton-torch-fp32/transformers-static-fp32@c8": 2.0,
+        "triton-torch-fp32/inprocess-torch-fp32@c8": round(40 / 42, 3),
+        "triton-http-openvino-int8/transformers-static-fp32@c8": 3.0,
+    }
+
+
+def test_the_page_names_what_failed_and_what_was_measured() -> None:
+    page = render_report(
+        {
+            "peers": PEERS,
+            "concurrency": [1, 8],
+            "machine": {
+                "cpu": "A CPU",
+                "cores": 2,
+                "cpu_flags": ["avx2"],
+                "memory_bytes": 2**34,
+                "system": "Linux",
+                "python": "3.11",
+            },
+            "floors": {"read_bytes_per_second": 2e10, "matmul_flops_per_second": 1e11},
+            "ceilings": {"read": {"fp32": 37.0}, "matmul": 372.0},
+            "design": {"machine_matches": False, "shortfalls": []},
+            "precision": "fp32",
+            "workload": {"requests": 32, "fingerprint": "abc"},
+            "rounds": 3,
+            "threads": 2,
+        }
+    )
+    assert "| vllm-fp32 | - | - | cannot run here: no AVX-512 here |" in page
+    assert "| **triton-torch-fp32** | 15 | 40 | 100% | 500 | 1.5 |" in page
+    assert "**another kind of machine**" in page
+
+
+def test_a_peer_below_nine_tenths_of_the_design_is_named() -> None:
+    good = {key: peer(False, **{f"c{c}": value for c, value in row.items()}) for key, row in FIGURES.items()}
+    assert shortfalls(good) == []
+    good["llamacpp-q8_0"] = peer(False, c1=82 * 0.89, c8=108.0)
+    assert shortfalls(good) == [
+        "llamacpp-q8_0 at c=1: 73 tokens/s, 82 expected",
+        "llamacpp-q8_0 at c=32: not measured, 123 expected",
+    ]
+
+
+def test_stalls_are_told_from_the_usual_gaps() -> None:
+    steady = [(0.1 * step, 1) for step in range(1, 21)]
+    stalled = [(moment + (0.5 if moment > 1.01 else 0.0), count) for moment, count in steady]
+    found = stalls_of([trace(0, 0.0, *stalled)], trace(1, 1.05, (1.55, 1)))
+    assert found["median_ms"] == pytest.approx(100)
+    assert found["max_ms"] == pytest.approx(600)
+    assert found["p99_during_over_median"] == pytest.approx(6, rel=0.05)
+    with pytest.raises(ValueError, match="among running streams"):
+        stalls_of([trace(0, 0.0, *steady)], trace(1, 9.0, (10.0, 1)))
