@@ -1,7 +1,7 @@
 """OpenVINO GenAI's ``ContinuousBatchingPipeline``, bare: its own scheduler, no engine contract, no server.
 
-The model files are those that ``trimaran export --engine openvino`` writes, since optimum-intel does
-not follow transformers 5; what is measured here is the runtime.
+The model files and the plugin's settings are those of ``trimaran export --engine openvino``, since
+optimum-intel does not follow transformers 5; what is measured here is the runtime.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from benchmarks.workload import Item
 
 __all__ = ["OpenVinoGenAI"]
 
-# The precisions the runtime computes in, and of its KV cache, per precision of the weights.
-_HINTS = {"fp32": ("f32", "f32"), "fp16": ("", "f16"), "bf16": ("bf16", "bf16"), "int8": ("", "f16")}
-
 
 class OpenVinoGenAI(Peer):
     """The pipeline's own loop: ``add_request``, ``step``, ``read``."""
@@ -33,6 +30,8 @@ class OpenVinoGenAI(Peer):
     def prepare(self) -> None:
         """Install it, and export the checkpoint to its format."""
         from benchmarks.exported import export_version
+        from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
+        from serving.engine.openvino.properties import compile_properties
 
         super().prepare()
         version = export_version(self.setting, "openvino", self.precision)
@@ -40,18 +39,15 @@ class OpenVinoGenAI(Peer):
         if not found:
             raise PeerFailure(f"{version} holds no openvino_model.xml")
         self._model = found[0].parent
+        self._properties = compile_properties(EngineConfig.read(version / ENGINE_CONFIG_NAME))
 
     def options(self) -> Mapping[str, Any]:
         """Model, precisions, and the size of the KV pool."""
-        compute, kv_cache = _HINTS[self.precision]
-        properties = {"KV_CACHE_PRECISION": kv_cache, "INFERENCE_NUM_THREADS": self.setting.threads}
-        if compute:
-            properties["INFERENCE_PRECISION_HINT"] = compute
         return {
             "model": str(self._model),
             "tokens": self.setting.slots * self.setting.max_context,
             "slots": self.setting.slots,
-            "properties": properties,
+            "properties": self._properties,
         }
 
     def flags(self) -> Mapping[str, Any]:

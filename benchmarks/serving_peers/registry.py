@@ -44,14 +44,11 @@ def all_peers(setting: Setting) -> dict[str, Peer]:
 
 
 def default_keys(setting: Setting) -> list[str]:
-    """Return what a full run measures: HTTP only with the engines that are fastest, ONNX where it is best."""
-    left_out = {
-        "triton-http-openvino-fp16",
-        "triton-http-onnx-fp32",
-        "triton-http-onnx-int8",
-        "triton-onnx-fp32",
-    }
-    return [key for key in all_peers(setting) if key not in left_out]
+    """Return what a full run measures: not every way to every engine, and no emulated bf16."""
+    left_out = ["triton-http-openvino-fp16", "triton-http-onnx", "triton-onnx-fp32"]
+    if setting.precision != "bf16":
+        left_out.append("vllm-bf16")
+    return [key for key in all_peers(setting) if not key.startswith(tuple(left_out))]
 
 
 def quick_keys(setting: Setting) -> list[str]:
