@@ -1,10 +1,10 @@
 """A request in the words of OpenVINO GenAI, refused where it has no equal.
 
-Compared with the torch engine, token for token where a choice is greedy: repetition penalty over prompt
-and completion, presence and frequency penalties over the completion, ``min_tokens`` and stop ids mean
-the same, and log-probabilities are the model's own, before temperature and penalties. Differences:
-top-p is taken before top-k, not of what top-k kept; penalties reach -2 to 2; and the same seed draws
-other numbers than in the torch engine (each request has a generator of its own in both).
+As in the torch engine: repetition penalty over prompt and completion, presence and frequency penalties
+over the completion; temperature, then top-k, then top-p over what top-k kept, then min-p; stop ids held
+back before ``min_tokens``; log-probabilities of the model itself, before temperature and penalties; a
+random generator per request, so that neighbours do not change its choices. Otherwise: penalties reach
+from -2 to 2, a seed is folded to 32 bits, and it draws other numbers than in the torch engine.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from serving.engine.request import GenerationRequest
 __all__ = ["check_request", "generation_config"]
 
 _PENALTY_LIMIT = 2.0
-
-_SEED_BITS = 63
-"""GenAI takes a signed 64-bit seed."""
 
 
 def check_request(request: GenerationRequest) -> None:
@@ -47,14 +44,15 @@ def generation_config(request: GenerationRequest, limit: int, stop_ids: list[int
         request: what is asked.
         limit: new tokens at most.
         stop_ids: ids that end generation.
-        unused_id: an id no model output has, for "no end of sequence".
+        unused_id: an id the model never gives, for "no end of sequence".
     """
     sampling = request.sampling
     config = openvino_genai.GenerationConfig()
     config.max_new_tokens = limit
     config.ignore_eos = sampling.ignore_eos or not stop_ids
     config.eos_token_id = stop_ids[0] if stop_ids else unused_id
-    config.stop_token_ids = set() if sampling.ignore_eos else set(stop_ids)
+    config.stop_token_ids = set(stop_ids) or {unused_id}
+    # Without stop ids there is nothing to hold back, and ``unused_id`` is no row of the logits.
     config.min_new_tokens = min(sampling.min_tokens, limit) if stop_ids else 0
     config.logprobs = 1 if request.return_log_probs else 0
     config.repetition_penalty = sampling.repetition_penalty
@@ -68,6 +66,10 @@ def generation_config(request: GenerationRequest, limit: int, stop_ids: list[int
         config.min_p = sampling.min_p
         if sampling.top_k > 0:
             config.top_k = sampling.top_k
-        seed = sampling.seed if sampling.seed is not None else random.getrandbits(_SEED_BITS)
-        config.rng_seed = seed % (1 << _SEED_BITS)
+        config.rng_seed = _fold(random.getrandbits(32) if sampling.seed is None else sampling.seed)
     return config
+
+
+def _fold(seed: int) -> int:
+    """Bring 64 bits to the 32 that GenAI's generator takes; small seeds stay as they are."""
+    return (seed ^ (seed >> 32)) & 0xFFFFFFFF

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import redirect_stdout
+from io import StringIO
 
-import nncf
 import openvino as ov
+
+# nncf sends telemetry, on import and on use, unless a user has opted out or this is set.
+os.environ.setdefault("NNCF_CI", "1")
+import nncf
 
 __all__ = ["compress"]
 
@@ -22,14 +28,16 @@ def compress(graph: ov.Model, weights: str) -> ov.Model:
             a row (64 or 32 where 128 does not divide it); embeddings and the last layer in int8.
     """
     nncf.set_log_level(logging.ERROR)
-    if weights == "int8":
-        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_ASYM)
-    return nncf.compress_weights(
-        graph,
-        mode=nncf.CompressWeightsMode.INT4_SYM,
-        group_size=_GROUP,
-        ratio=1.0,
-        advanced_parameters=nncf.AdvancedCompressionParameters(
+    options = {"mode": nncf.CompressWeightsMode.INT8_ASYM}
+    if weights == "int4":
+        adjusting = nncf.AdvancedCompressionParameters(
             group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST
-        ),
-    )
+        )
+        options = {
+            "mode": nncf.CompressWeightsMode.INT4_SYM,
+            "group_size": _GROUP,
+            "ratio": 1.0,
+            "advanced_parameters": adjusting,
+        }
+    with redirect_stdout(StringIO()):  # it draws a progress bar of its own
+        return nncf.compress_weights(graph, **options)

@@ -10,6 +10,9 @@ from typing import Any
 
 import openvino as ov
 import torch
+from openvino._offline_transformations import apply_moc_transformations
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
 from serving.engine.openvino.conversion.attention import (
@@ -58,7 +61,7 @@ def trace(model: Any) -> ov.Model:
         shapes = _cached_shapes(model, layers)
         example = _example(shapes)
         traced = torch.jit.trace(_Explicit(model, layers), example, check_trace=False)
-        graph = ov.convert_model(traced, example_input=example)
+        graph = _convert(traced, example)
     names = [*INPUTS, *cache_names(layers)]
     for port, name, tensor in zip(graph.inputs, names, example, strict=True):
         port.get_tensor().set_names({name})
@@ -98,6 +101,19 @@ class _Explicit(nn.Module):
             )
         present = [tensor for layer in range(self._layers) for tensor in state.present[layer]]
         return output.logits, *present
+
+
+def _convert(traced: Any, example: tuple[torch.Tensor, ...]) -> ov.Model:
+    """Return a TorchScript module as a graph whose weights are the module's own memory.
+
+    These are the steps of ``ov.convert_model`` without its telemetry, which is sent unless a user has
+    opted out.
+    """
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchScriptPythonDecoder(traced, example_input=example, shared_memory=True)
+    graph = frontend.convert(frontend.load(decoder))
+    apply_moc_transformations(graph, cf=False, smart_reshape=True)
+    return graph
 
 
 def _cached_shapes(model: Any, layers: int) -> list[KeyValueShape]:
