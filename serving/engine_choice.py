@@ -9,7 +9,6 @@ from checkpoints.errors import ExportError, UnsupportedCheckpoint
 from checkpoints.manifest import Manifest
 from serving.config import ExportConfig
 from serving.engine.config import EngineConfig
-from serving.engine.exporter import Exporter
 from serving.engine.registry import ENGINES, find_exporter
 
 __all__ = ["choose_engine"]
@@ -36,14 +35,12 @@ def choose_engine(config: ExportConfig, manifest: Manifest, model_config: Any) -
     missing = find_exporter(config.engine).installed()
     if missing is not None:
         raise ExportError(f"engine {config.engine} needs a package that is not here: {missing}")
-    settings = _settings(config.engine, config, manifest)
     try:
-        _check(settings, manifest, model_config)
+        return _checked(config.engine, config, manifest, model_config)
     except UnsupportedCheckpoint as error:
         others = [name for name in ENGINES if _serves(name, config, manifest, model_config)]
         remedy = f"; export with --engine {others[0]}" if others else "; no engine serves it as asked"
         raise UnsupportedCheckpoint(f"{error}{remedy}") from error
-    return settings
 
 
 def _first_that_serves(config: ExportConfig, manifest: Manifest, model_config: Any) -> EngineConfig:
@@ -56,9 +53,8 @@ def _first_that_serves(config: ExportConfig, manifest: Manifest, model_config: A
         if missing is not None:
             reasons.append(f"{name}: {missing}")
             continue
-        settings = _settings(name, config, manifest)
         try:
-            _check(settings, manifest, model_config)
+            settings = _checked(name, config, manifest, model_config)
         except UnsupportedCheckpoint as error:
             reasons.append(f"{name}: {error}")
             continue
@@ -72,7 +68,7 @@ def _serves(name: str, config: ExportConfig, manifest: Manifest, model_config: A
     if find_exporter(name).installed() is not None:
         return False
     try:
-        _check(_settings(name, config, manifest), manifest, model_config)
+        _checked(name, config, manifest, model_config)
     except UnsupportedCheckpoint:
         return False
     return True
@@ -86,39 +82,19 @@ def _wants_gpu(config: ExportConfig) -> bool:
     return torch.cuda.is_available()
 
 
-def _check(settings: EngineConfig, manifest: Manifest, model_config: Any) -> None:
-    exporter = find_exporter(settings.engine)
-    _check_precision(exporter, settings)
-    exporter.check(manifest, model_config, settings)
-
-
-def _check_precision(exporter: Exporter, settings: EngineConfig) -> None:
-    for name, value, accepted in (
-        ("weights", settings.weights, exporter.weights),
-        ("kv_dtype", settings.kv_dtype, exporter.kv_dtypes),
-    ):
-        if value not in accepted:
-            raise UnsupportedCheckpoint(
-                f"{name} is {value}, which the {settings.engine} engine does not have; "
-                f"accepted: {', '.join(accepted)}"
-            )
-
-
-def _settings(name: str, config: ExportConfig, manifest: Manifest) -> EngineConfig:
-    max_context = config.max_context or min(manifest.max_context, DEFAULT_MAX_CONTEXT)
-    if max_context > manifest.max_context:
-        raise ExportError(
-            f"max_context is {max_context}, but {config.checkpoint} was made for at most "
-            f"{manifest.max_context}"
-        )
+def _checked(name: str, config: ExportConfig, manifest: Manifest, model_config: Any) -> EngineConfig:
+    """Return the settings of a version for engine ``name``, or raise UnsupportedCheckpoint."""
     exporter = find_exporter(name)
     weights = config.weights or exporter.default_weights(manifest)
-    return EngineConfig(
+    _check_precision(name, "weights", weights, exporter.weights)
+    kv_dtype = config.kv_dtype or exporter.default_kv_dtype(manifest, weights)
+    _check_precision(name, "kv_dtype", kv_dtype, exporter.kv_dtypes)
+    settings = EngineConfig(
         engine=name,
         weights=weights,
-        max_context=max_context,
+        max_context=_max_context(config, manifest),
         slots=config.slots,
-        kv_dtype=config.kv_dtype or exporter.default_kv_dtype(manifest, weights),
+        kv_dtype=kv_dtype,
         kv_tokens=config.kv_tokens,
         threads=config.threads,
         prefill_chunk=config.prefill_chunk,
@@ -126,3 +102,21 @@ def _settings(name: str, config: ExportConfig, manifest: Manifest) -> EngineConf
         device={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[config.device],
         trust_remote_code=manifest.remote_code,
     )
+    exporter.check(manifest, model_config, settings)
+    return settings
+
+
+def _check_precision(engine: str, name: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise UnsupportedCheckpoint(
+            f"{name} is {value}, which the {engine} engine does not have; accepted: {', '.join(accepted)}"
+        )
+
+
+def _max_context(config: ExportConfig, manifest: Manifest) -> int:
+    wanted = config.max_context or min(manifest.max_context, DEFAULT_MAX_CONTEXT)
+    if wanted > manifest.max_context:
+        raise ExportError(
+            f"max_context is {wanted}, but {config.checkpoint} was made for at most {manifest.max_context}"
+        )
+    return wanted

@@ -27,7 +27,8 @@ def compress(graph: ov.Model, weights: str) -> ov.Model:
         weights: ``int8``: asymmetric, one scale per row. ``int4``: symmetric, one scale per 128 weights of
             a row (64 or 32 where 128 does not divide it); embeddings and the last layer in int8.
     """
-    nncf.set_log_level(logging.ERROR)
+    # Not nncf.set_log_level, which also silences the handlers that others attached.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     options = {"mode": nncf.CompressWeightsMode.INT8_ASYM}
     if weights == "int4":
         adjusting = nncf.AdvancedCompressionParameters(

@@ -1,0 +1,141 @@
+"""Which engine export takes, what it refuses, and what a converted version holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from checkpoints.errors import ConfigError, UnsupportedCheckpoint
+from checkpoints.loading import load_model
+from checkpoints.manifest import Manifest, manifest_sha256, read_manifest
+from serving.config import ExportConfig
+from serving.engine.config import EngineConfig
+from serving.engine_choice import choose_engine
+from serving.export import export
+from tests.serving.endpoint import sealed_llama
+from tests.tiny_models import build_tiny_tokenizer
+
+Make = Callable[..., Path]
+
+
+def choose(make_checkpoint: Make, *, changed: dict[str, Any] | None = None, **options: Any) -> EngineConfig:
+    checkpoint = make_checkpoint(**(changed or {}))
+    manifest: Manifest = read_manifest(checkpoint)
+    from transformers import AutoConfig
+
+    config = ExportConfig(checkpoint, Path("repository"), **options)
+    return choose_engine(config, manifest, AutoConfig.from_pretrained(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("changed", "options", "expected"),
+    [
+        ({}, {}, ("openvino", "fp32", "fp32")),
+        ({"dtype": "bf16"}, {}, ("openvino", "fp16", "fp16")),
+        ({"dtype": "bf16"}, {"weights": "int8"}, ("openvino", "int8", "fp16")),
+        ({}, {"device": "gpu"}, ("torch", "fp32", "fp32")),
+        ({"dtype": "bf16"}, {"engine": "torch"}, ("torch", "bf16", "bf16")),
+        ({"dtype": "bf16"}, {"weights": "bf16"}, ("torch", "bf16", "bf16")),
+        ({}, {"format": "onnx"}, ("onnx", "fp32", "fp32")),
+    ],
+)
+def test_the_engine_and_its_precision(
+    make_checkpoint: Make, changed: dict[str, Any], options: dict[str, Any], expected: tuple[str, str, str]
+) -> None:
+    engine = choose(make_checkpoint, changed=changed, **options)
+    assert (engine.engine, engine.weights, engine.kv_dtype) == expected
+
+
+def test_nf4_is_for_the_torch_engine(make_checkpoint: Make) -> None:
+    nf4 = {"kind": "quantized", "dtype": "bf16", "quantization": {"method": "nf4"}}
+    engine = choose(make_checkpoint, changed=nf4)
+    assert (engine.engine, engine.weights) == ("torch", "nf4")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "torch", "weights": "int8"}, r"weights is int8.*torch engine.*--engine o"),
+        ({"engine": "openvino", "weights": "nf4"}, r"weights is nf4.*openvino engine.*no engine"),
+        ({"engine": "openvino", "weights": "bf16"}, r"weights is bf16.*openvino engine.*--engine torch"),
+        ({"engine": "torch", "kv_dtype": "u8"}, r"kv_dtype is u8.*torch engine.*--engine openvino"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused_with_the_one_that_can(
+    make_checkpoint: Make, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UnsupportedCheckpoint, match=message):
+        choose(make_checkpoint, **options)
+
+
+def test_format_and_engine_must_agree() -> None:
+    with pytest.raises(ConfigError, match="format is 'onnx', but engine is 'torch'"):
+        ExportConfig(Path("checkpoint"), Path("repository"), engine="torch", format="onnx")
+    with pytest.raises(ConfigError, match="calibration is given, but fidelity is false"):
+        ExportConfig(Path("checkpoint"), Path("repository"), calibration=Path("x"), fidelity=False)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast) -> Path:
+    return sealed_llama(tmp_path / "checkpoint", tiny_tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("engine", "weights", "largest_kl"),
+    [("openvino", "fp32", 1e-6), ("openvino", "int8", 0.05), ("onnx", "fp32", 1e-6)],
+)
+def test_a_converted_version_is_sealed_with_what_it_cost(
+    checkpoint: Path, tmp_path: Path, engine: Any, weights: Any, largest_kl: float
+) -> None:
+    version = export(ExportConfig(checkpoint, tmp_path / "repository", engine=engine, weights=weights))
+    served = version / "checkpoint"
+    manifest = read_manifest(served, verify=True)
+    assert manifest.parent is not None
+    assert manifest.parent.manifest_sha256 == manifest_sha256(checkpoint)
+    assert manifest.tokens == read_manifest(checkpoint).tokens
+    assert not list(served.rglob("*.safetensors"))
+    assert (manifest.quantization is not None) == (weights == "int8")
+    fidelity = manifest.metrics["fidelity"]
+    assert fidelity["mean_kl"] < largest_kl
+    assert manifest.metrics["perplexity"] == fidelity["perplexity_candidate"]
+    assert EngineConfig.read(version / "engine.json").engine == engine
+
+
+def test_a_conversion_that_costs_perplexity_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # A model is best on its own text, so whatever moves its weights costs perplexity there. Without
+    # merges, one ASCII character is one token and the text encodes to the tokens that were drawn.
+    tokenizer = build_tiny_tokenizer(vocabulary=260)
+    checkpoint = sealed_llama(tmp_path / "checkpoint", tokenizer, hidden_size=128, intermediate_size=256)
+    ascii_ids = [tokenizer.encode(chr(code), add_special_tokens=False)[0] for code in range(32, 127)]
+    other = [token for token in range(len(tokenizer)) if token not in ascii_ids]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        texts = load_model(checkpoint).generate(
+            torch.tensor([ascii_ids[:8]] * 8),
+            max_new_tokens=64,
+            do_sample=True,
+            temperature=0.5,
+            suppress_tokens=other,
+            pad_token_id=0,
+        )
+    rows = [json.dumps({"text": tokenizer.decode(row)}) for row in texts]
+    (tmp_path / "own.jsonl").write_text("\n".join(rows))
+    config = ExportConfig(
+        checkpoint,
+        tmp_path / "repository",
+        engine="openvino",
+        weights="int4",
+        calibration=tmp_path / "own.jsonl",
+    )
+    with caplog.at_level("WARNING", logger="serving"):
+        version = export(config)
+    assert read_manifest(version / "checkpoint").metrics["fidelity"]["perplexity_ratio"] > 1.01
+    worse = [record.getMessage() for record in caplog.records if "more than 1% worse" in record.getMessage()]
+    assert len(worse) == 1
+    assert "int4" in worse[0]
