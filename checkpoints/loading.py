@@ -118,20 +118,24 @@ def load_tokenizer(
     Raises:
         CheckpointError: there is none, or it cannot be loaded.
     """
+    if (Path(source) / "tokenizer_config.json").is_file():
+        # A directory of its own; a version converted for an engine has a tokenizer and no weights.
+        return _read_tokenizer(source, source, trust_remote_code=trust_remote_code)
     where = describe_source(source)
     if where.kind == "adapter":
         assert where.path is not None
-        if not (where.path / "tokenizer_config.json").is_file():
-            return load_tokenizer(adapter_base(where.path), trust_remote_code=trust_remote_code)
+        return load_tokenizer(adapter_base(where.path), trust_remote_code=trust_remote_code)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if where.kind == "gguf":
         options["gguf_file"] = cast(Path, where.path).name
     if where.kind == "hub":
         options["revision"] = revision
+    return _read_tokenizer(source, where.directory or source, **options)
+
+
+def _read_tokenizer(source: str | Path, where: str | Path, **options: Any) -> PreTrainedTokenizerBase:
     with as_checkpoint_error(source, "the tokenizer of "), quiet_transformers():
-        return cast(
-            PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(where.directory or source, **options)
-        )
+        return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(where, **options))
 
 
 def _load_adapter(
