@@ -89,7 +89,10 @@ class OpenVinoEngine(Engine):
             RequestError: the prompt does not fit the context, holds an id that is no token, or the sampling
                 asks for what GenAI does not have.
         """
-        request.completion_limit(self._capacity.max_context)
+        limit = request.completion_limit(self._capacity.max_context)
+        # Checked here because the pipeline, once stuck, gives up every request it holds.
+        if len(request.prompt_ids) + limit > self._capacity.kv_tokens:
+            raise self._out_of_cache(len(request.prompt_ids) + limit)
         check_request(request)
         unknown = next((token for token in request.prompt_ids if not 0 <= token < self._vocab_size), None)
         if unknown is not None:
@@ -162,7 +165,8 @@ class OpenVinoEngine(Engine):
                 finish = _FINISHED.get(output.finish_reason, finish)
         status = stream.get_status()
         if status == GenerationStatus.IGNORED:
-            return TokenEvent(handle, error=self._out_of_cache(running))
+            length = len(running.request.prompt_ids) + running.generated
+            return TokenEvent(handle, error=self._out_of_cache(length))
         if not tokens and finish is None and status == GenerationStatus.RUNNING:
             return None
         if status == GenerationStatus.FINISHED and finish is None:
@@ -173,11 +177,10 @@ class OpenVinoEngine(Engine):
         self.counters.completion_tokens += len(tokens)
         return TokenEvent(handle, tokens, log_probs if running.request.return_log_probs else [], finish)
 
-    def _out_of_cache(self, running: _Running) -> RequestError:
-        length = len(running.request.prompt_ids) + running.generated
+    def _out_of_cache(self, length: int) -> RequestError:
         return RequestError(
-            f"the request has {length} tokens and the KV cache holds kv_tokens={self._capacity.kv_tokens}; "
-            "shorten the prompt, or export with more kv_tokens"
+            f"the request takes {length} tokens and the KV cache holds kv_tokens={self._capacity.kv_tokens}; "
+            "ask for less, or export with more kv_tokens"
         )
 
     def _measure(self, rows: int, seconds: float, *, decoded: bool) -> None:

@@ -24,6 +24,7 @@ class OpenVinoExporter(Exporter):
     weights = ("fp32", "fp16", "int8", "int4")
     kv_dtypes = ("fp32", "fp16", "u8")
     converts = True
+    own_process = True
 
     def installed(self) -> str | None:
         """OpenVINO, its GenAI library and nncf, on a machine they run on."""

@@ -21,6 +21,9 @@ __all__ = ["check_request", "generation_config"]
 
 _PENALTY_LIMIT = 2.0
 
+_GOLDEN = 0x9E3779B97F4A7C15
+"""2^64 over the golden ratio: multiplying by it spreads every bit of a seed (Knuth, TAOCP 6.4)."""
+
 
 def check_request(request: GenerationRequest) -> None:
     """Check that GenAI can do what ``request`` asks.
@@ -71,5 +74,5 @@ def generation_config(request: GenerationRequest, limit: int, stop_ids: list[int
 
 
 def _fold(seed: int) -> int:
-    """Bring 64 bits to the 32 that GenAI's generator takes; small seeds stay as they are."""
-    return (seed ^ (seed >> 32)) & 0xFFFFFFFF
+    """Bring 64 bits to the 32 that GenAI's generator takes; seeds below 2^32 stay as they are."""
+    return seed if seed < 1 << 32 else (seed * _GOLDEN % (1 << 64)) >> 32
