@@ -46,9 +46,9 @@ class CellStore:
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
         self._path = path
-        self._data: dict[str, dict[str, Any]] = {"cells": {}, "verdicts": {}}
+        self._data: dict[str, dict[str, Any]] = {"cells": {}, "right_tokens": {}}
         if path.is_file() and not fresh:
-            self._data = json.loads(path.read_text(encoding="utf-8"))
+            self._data |= json.loads(path.read_text(encoding="utf-8"))
 
     def get(self, key: str) -> Cell | None:
         """Return a cell measured before."""
@@ -60,13 +60,13 @@ class CellStore:
         self._data["cells"][key] = asdict(cell)
         self._save()
 
-    def verdict(self, key: str) -> bool | None:
-        """Return whether a text was found right before."""
-        return self._data["verdicts"].get(key)
+    def verdict(self, key: str) -> int | None:
+        """Return how many tokens of a text were found right before."""
+        return self._data["right_tokens"].get(key)
 
-    def put_verdicts(self, verdicts: dict[str, bool]) -> None:
+    def put_verdicts(self, verdicts: dict[str, int]) -> None:
         """Keep verdicts about texts."""
-        self._data["verdicts"].update(verdicts)
+        self._data["right_tokens"].update(verdicts)
         self._save()
 
     def _save(self) -> None:

@@ -6,4 +6,7 @@ __all__ = ["PeerFailure"]
 
 
 class PeerFailure(Exception):
-    """A peer cannot be installed, started or measured here; the message is the reason."""
+    """A peer cannot be installed, started or measured here; the message is the reason, on one line."""
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())

@@ -37,20 +37,24 @@ class Reference:
         self._stop_ids = list(stop_ids)
         self._store = store
         self._model: Any = None
-        self._new: dict[str, bool] = {}
+        self._new: dict[str, int] = {}
 
-    def share_equal(self, items: Sequence[Item], token_ids: dict[str, list[int]]) -> float:
-        """Return the share of requests whose text is the reference's."""
+    def agreement(self, items: Sequence[Item], token_ids: dict[str, list[int]]) -> tuple[float, float]:
+        """Return the share of requests whose text is the reference's, and the share of tokens.
+
+        Tokens count up to the first that differs: from there on the texts are different texts.
+        """
         by_index = {str(item.index): item for item in items}
-        verdicts = [self._is_equal(by_index[index], tokens) for index, tokens in token_ids.items()]
-        return sum(verdicts) / len(verdicts)
+        right = {index: self._count_right(by_index[index], tokens) for index, tokens in token_ids.items()}
+        whole = sum(right[index] == len(tokens) for index, tokens in token_ids.items())
+        return whole / len(token_ids), sum(right.values()) / sum(map(len, token_ids.values()))
 
     def keep(self) -> None:
         """Write the verdicts to the store."""
         self._store.put_verdicts(self._new)
         self._new = {}
 
-    def _is_equal(self, item: Item, tokens: list[int]) -> bool:
+    def _count_right(self, item: Item, tokens: list[int]) -> int:
         key = hashlib.sha256(json.dumps([item.prompt_ids, tokens]).encode()).hexdigest()[:20]
         known = self._store.verdict(key)
         if known is None:
@@ -59,7 +63,7 @@ class Reference:
             known = self._new[key] = self._compare(item.prompt_ids, tokens)
         return known
 
-    def _compare(self, prompt: list[int], tokens: list[int]) -> bool:
+    def _compare(self, prompt: list[int], tokens: list[int]) -> int:
         import torch
 
         if self._model is None:
@@ -71,7 +75,7 @@ class Reference:
         forbidding = logits.clone()
         forbidding[:, self._stop_ids] = -torch.inf
         chosen = torch.tensor(tokens)[:, None]
-        return any(
-            bool((choice.amax(dim=1) - choice.gather(1, chosen)[:, 0] <= GAP).all())
-            for choice in (logits, forbidding)
-        )
+        right = [
+            choice.amax(dim=1) - choice.gather(1, chosen)[:, 0] <= GAP for choice in (logits, forbidding)
+        ]
+        return max(int(one.cumprod(dim=0).sum()) for one in right)

@@ -63,19 +63,27 @@ def _workload(results: Mapping[str, Any]) -> str:
 
 
 def _throughput(peers: Mapping[str, Any], columns: Sequence[int]) -> str:
-    header = ["engine", *(f"c={column}" for column in columns), "text equal", "peak RSS, MB", "start, s"]
+    header = [
+        "engine",
+        *(f"c={column}" for column in columns),
+        "equal texts / tokens",
+        "peak RSS, MB",
+        "start, s",
+    ]
     rows = []
     for key, facts in _ordered(peers):
         cells = facts["concurrency"]
         if not cells:
             rows.append([_name(key, facts), *("-" for _ in columns), f"cannot run here: {facts['failed']}"])
             continue
-        share = min(cell["text_equal"] for cell in cells.values())
+        texts, tokens = (
+            min(cell[name] for cell in cells.values()) for name in ("text_equal", "tokens_equal")
+        )
         rows.append(
             [
                 _name(key, facts),
                 *(_cell(cells, column, "{tokens_per_second:.0f}") for column in columns),
-                f"{100 * share:.0f}%",
+                f"{100 * texts:.0f}% / {100 * tokens:.0f}%",
                 f"{facts['peak_rss_bytes'] / 1e6:.0f}",
                 f"{facts['start_seconds']:.1f}",
             ]
@@ -101,9 +109,10 @@ def _latency(peers: Mapping[str, Any], columns: Sequence[int]) -> str:
 
 def _notes(peers: Mapping[str, Any]) -> list[str]:
     lines = [
-        "- Text equal: share of requests whose tokens are the checkpoint's own greedy choice in fp32, the "
-        "lowest over the concurrencies. Peak RSS: the peaks of the server's processes added up, the "
-        "measuring process left out where there is a server.",
+        "- Equal texts / tokens: share of requests whose tokens are the checkpoint's own greedy choice in "
+        "fp32, and of tokens before a text leaves it; the lowest over the concurrencies.",
+        "- Peak RSS: the peaks of the server's processes added up, the measuring process left out where "
+        "there is a server.",
     ]
     for key, facts in peers.items():
         flags = ", ".join(f"{name} `{value}`" for name, value in facts["flags"].items())

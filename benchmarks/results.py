@@ -27,7 +27,7 @@ def peer_results(
     """Return for each peer: medians over its rounds, flags, memory, start, and why it failed if it did.
 
     Times are in milliseconds, memory in bytes. ``text_equal`` is the share of requests with the
-    reference's text.
+    reference's text, ``tokens_equal`` the share of tokens before a text leaves it.
     """
     results = {}
     for peer in peers:
@@ -61,11 +61,12 @@ def peer_results(
 def _medians(cells: Sequence[Cell], plan: Plan, concurrency: int, reference: Reference) -> dict[str, Any]:
     figures = [asdict(cell.figures) for cell in cells]
     items = plan.items[concurrency]
-    shares = [reference.share_equal(items, cell.token_ids) for cell in cells]
+    shares = [reference.agreement(items, cell.token_ids) for cell in cells]
     return {
         "tokens_per_second": round(median(one["tokens_per_second"] for one in figures), 2),
         **{f"{name}_ms": round(1e3 * median(one[name] for one in figures), 2) for name in _MILLISECONDS},
-        "text_equal": round(median(shares), 3),
+        "text_equal": round(median(texts for texts, _ in shares), 3),
+        "tokens_equal": round(median(tokens for _, tokens in shares), 3),
         "requests": figures[0]["requests"],
         "output_tokens": figures[0]["output_tokens"],
         "rounds": [round(one["tokens_per_second"], 2) for one in figures],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def run_rounds(peers: Sequence[Peer], plan: Plan, store: CellStore, say: Say) ->
 
 def cell_key(peer: Peer, concurrency: int, number: int) -> str:
     """Return the key of a cell in the store."""
-    return f"{peer.key}|{_identity(peer)}|c{concurrency}|round{number}"
+    return f"{peer.key}|{_identity(type(peer))}|c{concurrency}|round{number}"
 
 
 def _measure(peer: Peer, missing: Sequence[int], plan: Plan, number: int, store: CellStore, say: Say) -> None:
@@ -99,9 +100,10 @@ def _measure(peer: Peer, missing: Sequence[int], plan: Plan, number: int, store:
         )
 
 
-def _identity(peer: Peer) -> str:
-    classes: list[Any] = [one for one in type(peer).__mro__ if one.__module__.startswith("benchmarks.")]
+@cache  # once per run: somebody may edit while it goes on
+def _identity(kind: type[Peer]) -> str:
+    classes: list[Any] = [one for one in kind.__mro__ if one.__module__.startswith("benchmarks.")]
     files = {Path(str(sys.modules[one.__module__].__file__)) for one in classes}
-    if peer.ours:
+    if kind.ours:
         files |= {path for folder in _OUR_FOLDERS for path in (_ROOT / folder).rglob("*.py")}
     return hash_files(files)

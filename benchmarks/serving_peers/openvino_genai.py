@@ -19,6 +19,9 @@ from benchmarks.workload import Item
 __all__ = ["OpenVinoGenAI"]
 
 
+_UNUSED_ID = 1 << 30  # the pipeline asks for an end token even where it is to be ignored
+
+
 class OpenVinoGenAI(Peer):
     """The pipeline's own loop: ``add_request``, ``step``, ``read``."""
 
@@ -47,6 +50,7 @@ class OpenVinoGenAI(Peer):
             "model": str(self._model),
             "tokens": self.setting.slots * self.setting.max_context,
             "slots": self.setting.slots,
+            "unused_id": _UNUSED_ID,
             "properties": self._properties,
         }
 
@@ -82,6 +86,8 @@ def load(options: Mapping[str, Any]) -> Measure:
             settings = genai.GenerationConfig()
             settings.max_new_tokens = item.max_tokens
             settings.ignore_eos = True
+            settings.eos_token_id = options["unused_id"]
+            settings.stop_token_ids = {options["unused_id"]}
             settings.do_sample = False
             trace = Trace(item.index, time.perf_counter())
             traces.append(trace)

@@ -37,7 +37,8 @@ def test_a_request_without_tokens_is_no_figure() -> None:
 
 def peer(ours: bool, failed: str | None = None, **speeds: float) -> dict[str, Any]:
     """A peer's results."""
-    times = dict.fromkeys(("ttft_p50_ms", "ttft_p95_ms", "itl_p50_ms", "itl_p99_ms"), 1.0)
+    same = ("ttft_p50_ms", "ttft_p95_ms", "itl_p50_ms", "itl_p99_ms", "text_equal", "tokens_equal")
+    times = dict.fromkeys(same, 1.0)
     return {
         "ours": ours,
         "note": "a note",
@@ -46,7 +47,12 @@ def peer(ours: bool, failed: str | None = None, **speeds: float) -> dict[str, An
         "peak_rss_bytes": 5e8,
         "start_seconds": 1.5,
         "concurrency": {
-            name.removeprefix("c"): {"tokens_per_second": speed, "text_equal": 1.0, **times}
+            name.removeprefix("c"): {
+                "tokens_per_second": speed,
+                "text_equal": 1.0,
+                "tokens_equal": 1.0,
+                **times,
+            }
             for name, speed in speeds.items()
         },
     }
@@ -94,7 +100,7 @@ def test_the_page_names_what_failed_and_what_was_measured() -> None:
         }
     )
     assert "| vllm-fp32 | - | - | cannot run here: no AVX-512 here |" in page
-    assert "| **triton-torch-fp32** | 15 | 40 | 100% | 500 | 1.5 |" in page
+    assert "| **triton-torch-fp32** | 15 | 40 | 100% / 100% | 500 | 1.5 |" in page
     assert "**another kind of machine**" in page
 
 
