@@ -1,6 +1,8 @@
 """The portable engine: any Hugging Face causal LM through its own modelling code.
 
-``runner.py`` runs the model over the rows of ``kv_cache.py`` for the slot engine
-(``engine/slots``); ``loading.py`` builds it from an exported version, ``exporting.py`` says what
-it serves and ``support.py`` which architectures.
+``loading.py`` builds it from an exported version, ``exporting.py`` says what it serves and
+``support.py`` which architectures. ``runner.py`` runs the model over the rows of ``kv_cache.py``
+for the slot engine (``engine/slots``): ``plan.py`` says which rows and positions a pass computes,
+``masks.py`` what they may see. ``preparation.py`` puts in the fast paths: ``attention.py``,
+``packed_linear.py``, ``norms.py``.
 """

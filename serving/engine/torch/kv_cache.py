@@ -1,38 +1,25 @@
 """Keys and values of all slots, in the form Hugging Face's modelling code asks for.
 
-Each layer holds ``[slots, kv_heads, max_context, head_dim]``. Before a forward pass the runner
-names the rows and positions it computes; ``update`` scatters the new keys and values there and
+Each layer holds ``[slots, kv_heads, positions, head_dim]``. Before a forward pass the runner
+names the rows and positions it computes; ``update`` writes the new keys and values there and
 returns a view of the rows' first ``length`` positions. What lies beyond a row's own length is
 masked by the runner, so nothing has to be cleared when a slot changes hands.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-__all__ = ["Plan", "SlotCache"]
+from serving.engine.torch.plan import Plan
 
-
-@dataclass(frozen=True)
-class Plan:
-    """Which rows and positions a forward pass computes."""
-
-    rows: slice
-    """Rows of the cache: a contiguous range."""
-
-    positions: torch.Tensor
-    """int64 ``[rows, query]``: position of each new token in its row."""
-
-    length: int
-    """Positions the pass may look at: the largest position plus one."""
+__all__ = ["SlotCache"]
 
 
 class SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer."""
+    """Keys and values of one layer, on the device the layer computes on."""
 
     def __init__(self, cache: SlotCache) -> None:
         super().__init__()
@@ -42,7 +29,7 @@ class SlotLayer(CacheLayerMixin):
         """Allocate for the head counts and sizes of the first keys and values seen."""
         for name, states in (("keys", key_states), ("values", value_states)):
             heads, size = states.shape[1], states.shape[3]
-            shape = (self._cache.slots, heads, self._cache.max_context, size)
+            shape = (self._cache.slots, heads, self._cache.positions, size)
             setattr(self, name, torch.zeros(shape, dtype=states.dtype, device=states.device))
         self.is_initialized = True
 
@@ -53,12 +40,10 @@ class SlotLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         plan = self._cache.plan
-        index = plan.positions[:, None, :, None]
         seen = []
         for stored, new in ((self.keys, key_states), (self.values, value_states)):
-            rows = stored[plan.rows]
-            rows.scatter_(2, index.expand(new.shape), new)
-            seen.append(rows[:, :, : plan.length])
+            plan.write(stored, new)
+            seen.append(stored[plan.first_row : plan.last_row, :, : plan.length])
         return seen[0], seen[1]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -67,17 +52,21 @@ class SlotLayer(CacheLayerMixin):
 
     def get_seq_length(self) -> int:
         """Positions already stored, as far as the modelling code may ask: before the query."""
-        return self._cache.plan.length - self._cache.plan.positions.shape[1]
+        return self._cache.plan.length - self._cache.plan.query
 
     def get_max_length(self) -> int:
         """Positions a row holds."""
-        return self._cache.max_context
+        return self._cache.positions
 
     def move_row(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` positions of row ``source`` over row ``target``."""
+        self.read_into(self, source, target, slice(0, length))
+
+    def read_into(self, other: SlotLayer, source: int, target: int, span: slice) -> None:
+        """Copy positions ``span`` of row ``source`` to row ``target`` of ``other``."""
         if self.is_initialized:
-            self.keys[target, :, :length] = self.keys[source, :, :length]
-            self.values[target, :, :length] = self.values[source, :, :length]
+            other.keys[target, :, span] = self.keys[source, :, span]
+            other.values[target, :, span] = self.values[source, :, span]
 
 
 class SlotCache(Cache):
@@ -86,13 +75,13 @@ class SlotCache(Cache):
     Args:
         layers: decoder layers of the model.
         slots: rows.
-        max_context: positions of a row.
+        positions: positions of a row.
     """
 
-    def __init__(self, layers: int, slots: int, max_context: int) -> None:
+    def __init__(self, layers: int, slots: int, positions: int) -> None:
         self.slots = slots
-        self.max_context = max_context
-        self.plan = Plan(slice(0, 0), torch.zeros((0, 0), dtype=torch.int64), 0)
+        self.positions = positions
+        self.plan = Plan.empty()
         super().__init__(layers=[SlotLayer(self) for _ in range(layers)])
 
     def move_row(self, source: int, target: int, length: int) -> None:

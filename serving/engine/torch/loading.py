@@ -13,6 +13,7 @@ from checkpoints.manifest import Manifest
 from serving.engine.config import EngineConfig
 from serving.engine.contract import Engine
 from serving.engine.slots.engine import SlotEngine
+from serving.engine.torch.preparation import prepare_model
 from serving.engine.torch.runner import TorchRunner
 from serving.engine.torch.support import check_supported
 from serving.engine.warm_up import warm_up
@@ -44,6 +45,7 @@ def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> E
         raise ServingError(
             f"kv_dtype is {config.kv_dtype}, but the model computes in {model.dtype}; export again"
         )
+    prepare_model(model)
     engine = SlotEngine(
         TorchRunner(model, config.slots, config.max_context),
         stop_ids=manifest.tokens.stop,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from serving.engine.torch.kv_cache import Plan, SlotCache
+from serving.engine.torch.attention import PLAN, use_slot_attention
+from serving.engine.torch.kv_cache import SlotCache
+from serving.engine.torch.masks import MaskBuilder
+from serving.engine.torch.plan import Plan
 
 __all__ = ["TorchRunner"]
 
@@ -26,6 +29,8 @@ class TorchRunner:
         self.vocab_size: int = text.vocab_size
         self._cache = SlotCache(text.num_hidden_layers, slots, max_context)
         self._positions = torch.arange(max_context, device=self.device)
+        self._masks = MaskBuilder(text, max_context, model.dtype, self.device)
+        self._passes_plan = use_slot_attention(model)
 
     def prefill(self, row: int, token_ids: list[int], start: int) -> torch.Tensor:
         """Compute ``token_ids`` of one prompt at positions ``start``...; return float32 ``[1, vocab]``.
@@ -33,32 +38,28 @@ class TorchRunner:
         The logits are those of the last token given.
         """
         positions = self._positions[start : start + len(token_ids)].unsqueeze(0)
-        return self._forward(row, [token_ids], positions, start + len(token_ids))
+        ids = torch.tensor([token_ids], device=self.device)
+        return self._forward(ids, Plan.prefill(row, positions, start))
 
     def decode(self, token_ids: list[int], positions: list[int]) -> torch.Tensor:
         """Compute one token in each of rows ``0..n-1``; return float32 ``[n, vocab]``."""
-        at = torch.tensor(positions, device=self.device).unsqueeze(1)
-        return self._forward(0, [[token] for token in token_ids], at, max(positions) + 1)
+        ids, at = torch.tensor([token_ids, positions], device=self.device).unsqueeze(2)
+        return self._forward(ids, Plan.decode(at, [position + 1 for position in positions]))
 
     def move_row(self, source: int, target: int, length: int) -> None:
         """Move the keys and values of row ``source`` to row ``target``."""
         self._cache.move_row(source, target, length)
 
-    def _forward(
-        self, first_row: int, token_ids: list[list[int]], positions: torch.Tensor, length: int
-    ) -> torch.Tensor:
-        self._cache.plan = Plan(slice(first_row, first_row + len(token_ids)), positions, length)
-        # Additive mask [rows, 1, query, length]: a token sees positions up to its own.
-        hidden = self._positions[:length] > positions.unsqueeze(-1)
-        mask = torch.zeros(hidden.shape, dtype=self._model.dtype, device=self.device)
-        mask.masked_fill_(hidden, torch.finfo(self._model.dtype).min)
+    def _forward(self, token_ids: torch.Tensor, plan: Plan) -> torch.Tensor:
+        self._cache.plan = plan
         output = self._model(
-            input_ids=torch.tensor(token_ids, device=self.device),
-            attention_mask=mask.unsqueeze(1),
-            position_ids=positions,
+            input_ids=token_ids,
+            attention_mask=self._masks.build(plan.positions, plan.length),
+            position_ids=plan.positions,
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
+            **({PLAN: plan} if self._passes_plan else {}),
         )
         logits: torch.Tensor = output.logits[:, -1]
         return logits.float()

@@ -1,7 +1,7 @@
 """Which model architectures the torch engine serves exactly, and why it refuses the others.
 
-The engine gives every row its own mask and positions. That is exact for full attention whose
-positions enter through ``position_ids``. What is not shown to be exact is refused by name.
+The engine gives every row its own mask and positions. That is exact for full and sliding-window
+attention whose positions enter through ``position_ids``. What is not exact is refused by name.
 """
 
 from __future__ import annotations
@@ -10,13 +10,47 @@ from typing import Any
 
 from checkpoints.errors import UnsupportedCheckpoint
 
-__all__ = ["check_supported"]
+__all__ = ["SHOWN_EQUAL", "check_supported", "shown_equal"]
+
+SHOWN_EQUAL = (
+    "deepseek_v2",
+    "deepseek_v3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+    "granite",
+    "llama",
+    "mistral",
+    "mixtral",
+    "olmo2",
+    "opt",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "smollm3",
+    "starcoder2",
+)
+"""Model types whose tokens the tests hold against ``generate``, in float32, on a tiny random model."""
 
 _ALIBI = frozenset({"bloom", "falcon", "mpt"})
 """Positions enter as a bias built from the attention mask, not from ``position_ids``."""
 
 _LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 """Rotary frequencies that change with the longest sequence of the batch."""
+
+_LAYERS = frozenset({"full_attention", "attention", "sliding_attention"})
+"""Kinds of layers whose masks the engine builds per row."""
+
+_MIXED_WINDOWS = frozenset({"gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3"})
+"""Shown to take one mask for each kind of layer, so that layers with and without a window may mix."""
+
+
+def shown_equal(config: Any) -> bool:
+    """Whether the tests hold this model type against ``generate``."""
+    return config.get_text_config().model_type in SHOWN_EQUAL
 
 
 def check_supported(config: Any, max_context: int) -> None:
@@ -35,26 +69,41 @@ def check_supported(config: Any, max_context: int) -> None:
         _refuse(kind, "its ALiBi position bias is not computed per row")
     if getattr(config, "is_encoder_decoder", False):
         _refuse(kind, "it is an encoder-decoder, not a causal LM")
+    _check_windows(text, max_context)
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        rope_type = part.get("rope_type", part.get("type"))
+        if rope_type in _LENGTH_DEPENDENT_ROPE:
+            _refuse(kind, f"its rotary embedding ({rope_type}) depends on the other requests of a batch")
+
+
+def _check_windows(text: Any, max_context: int) -> None:
+    """Refuse attention windows, shorter than ``max_context``, that are not shown to be exact."""
+    kind = text.model_type
     layer_types = set(getattr(text, "layer_types", None) or ["full_attention"])
-    windowed = {name for name in layer_types if "sliding" in name or "chunked" in name}
-    other = layer_types - windowed - {"full_attention", "attention"}
+    other = {name for name in layer_types if name not in _LAYERS and "chunked" not in name}
     if other:
-        _refuse(kind, f"it has layers of type {', '.join(sorted(other))}; only full attention is served")
+        _refuse(kind, f"it has layers of type {', '.join(sorted(other))}; only attention is served")
     window = getattr(text, "sliding_window", None) or getattr(text, "attention_chunk_size", None)
-    if window is not None and getattr(text, "use_sliding_window", True) is False and not windowed:
-        window = None
-    if (windowed or window is not None) and (window is None or window < max_context):
+    windowed = layer_types - {"full_attention", "attention"}
+    if not windowed and getattr(text, "use_sliding_window", True) is False:
+        return
+    if not windowed and window is None:
+        return
+    if window is not None and window >= max_context:
+        return
+    if window is None:
+        _refuse(kind, "its attention window is not known")
+    remedy = f"set max_context to at most {window}"
+    if any("chunked" in name for name in layer_types) or getattr(text, "attention_chunk_size", None):
+        _refuse(kind, f"it attends in chunks of {window} tokens, shorter than max_context; {remedy}")
+    mixed = len(layer_types) > 1
+    if kind not in SHOWN_EQUAL or (mixed and kind not in _MIXED_WINDOWS):
         _refuse(
             kind,
-            f"its attention window of {window} tokens is shorter than max_context, {max_context}; "
-            f"set max_context to at most {window}"
-            if window
-            else "its attention window is not known",
+            f"its attention window of {window} tokens is shorter than max_context, {max_context}, and "
+            f"not shown to be computed exactly; {remedy}",
         )
-    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    rope_type = rope.get("rope_type", rope.get("type"))
-    if rope_type in _LENGTH_DEPENDENT_ROPE:
-        _refuse(kind, f"its rotary embedding ({rope_type}) depends on the other requests of a batch")
 
 
 def _refuse(kind: str, reason: str) -> None:

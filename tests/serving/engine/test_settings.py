@@ -77,8 +77,8 @@ def test_engine_json_round_trip_and_refusals(tmp_path: Path) -> None:
     ("name", "settings", "reason"),
     [
         ("BloomConfig", {}, "ALiBi"),
-        ("MistralConfig", {"sliding_window": 64}, "window of 64"),
-        ("Gemma3TextConfig", {"sliding_window": 64}, "window of 64"),
+        ("Exaone4Config", {"sliding_window": 64}, "window of 64"),
+        ("Llama4TextConfig", {"attention_chunk_size": 64}, "in chunks of 64"),
         ("MambaConfig", {}, "layers of type"),
         (
             "LlamaConfig",
@@ -99,6 +99,8 @@ def test_models_that_are_served() -> None:
         ("LlamaConfig", {}),
         ("Qwen2Config", {"sliding_window": 64, "use_sliding_window": False}),
         ("MistralConfig", {"sliding_window": 4096}),
+        ("MistralConfig", {"sliding_window": 64}),
+        ("Gemma3TextConfig", {"sliding_window": 64}),
         ("GPT2Config", {}),
     ):
         check_supported(getattr(transformers, name)(**settings), max_context=128)

@@ -1,57 +1,24 @@
-"""The torch engine against ``generate``, request by request, however they overlap."""
+"""The slot engine with a tiny Llama, however requests overlap: batching, sampling, limits, errors."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
-import transformers
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from checkpoints.errors import RequestError
-from serving.engine.contract import TokenEvent
 from serving.engine.request import GenerationRequest, SamplingParameters
 from serving.engine.slots.engine import SlotEngine
-from serving.engine.torch.runner import TorchRunner
-from tests.equality import Reference, assert_equal_tokens, generate_greedily
-
-VOCABULARY = 320
-COMMON: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.2,
-}
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "LlamaConfig": COMMON,
-    "Qwen2Config": COMMON,
-    "Qwen3Config": {**COMMON, "head_dim": 16},
-    "MistralConfig": {**COMMON, "sliding_window": None},
-    "Phi3Config": {**COMMON, "pad_token_id": 0},
-    "GPT2Config": {
-        "vocab_size": VOCABULARY,
-        "n_embd": 64,
-        "n_layer": 2,
-        "n_head": 4,
-        "initializer_range": 0.2,
-    },
-    "MixtralConfig": {**COMMON, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
-}
-
-
-def tiny_model(name: str = "LlamaConfig") -> PreTrainedModel:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = getattr(transformers, name)(**ARCHITECTURES[name], bos_token_id=1, eos_token_id=2)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return model.eval()
+from tests.equality import assert_equal_tokens, generate_greedily
+from tests.serving.engine.engines import drive as run
+from tests.serving.engine.engines import token_ids as tokens
+from tests.serving.engine.torch.architectures import (
+    VOCABULARY,
+    make_engine,
+    prompts,
+    references,
+    tiny_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,58 +29,6 @@ def model() -> PreTrainedModel:
 @pytest.fixture
 def engine(model: PreTrainedModel) -> SlotEngine:
     return make_engine(model)
-
-
-def make_engine(model: PreTrainedModel, **settings: Any) -> SlotEngine:
-    options = {"stop_ids": [2], "slots": 4, "max_context": 128, "prefill_chunk": 16, **settings}
-    runner = TorchRunner(model, options["slots"], options["max_context"])
-    return SlotEngine(runner, **options)
-
-
-def prompts(count: int, longest: int = 60) -> list[list[int]]:
-    draw = random.Random(5)
-    return [[draw.randrange(3, VOCABULARY) for _ in range(draw.randint(1, longest))] for _ in range(count)]
-
-
-def run(
-    engine: SlotEngine,
-    requests: list[GenerationRequest],
-    *,
-    arrives_at: Callable[[int], int] = lambda index: 0,
-) -> list[list[TokenEvent]]:
-    """Submit each request at its step and run to the end; return the events of each."""
-    events: dict[int, list[TokenEvent]] = {}
-    handles: list[int] = []
-    step = 0
-    while engine.has_work or len(handles) < len(requests):
-        while len(handles) < len(requests) and arrives_at(len(handles)) <= step:
-            handles.append(engine.submit(requests[len(handles)]))
-            events[handles[-1]] = []
-        for event in engine.step():
-            events[event.handle].append(event)
-        step += 1
-        assert step < 2000
-    return [events[handle] for handle in handles]
-
-
-def tokens(events: list[TokenEvent]) -> list[int]:
-    return [token for event in events for token in event.token_ids]
-
-
-def references(model: PreTrainedModel, ids: list[list[int]], max_tokens: int) -> list[Reference]:
-    return [generate_greedily(model, item, max_tokens, [2]) for item in ids]
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_overlapping_requests_equal_generate(name: str) -> None:
-    model = tiny_model(name)
-    ids = prompts(16)
-    requests = [GenerationRequest(item, SamplingParameters(max_tokens=24)) for item in ids]
-    engine = make_engine(model)
-    found = run(engine, requests, arrives_at=lambda index: 3 * index)
-    assert_equal_tokens(references(model, ids, 24), [tokens(events) for events in found])
-    assert engine.counters.peak_batch == 4
-    assert engine.counters.running == engine.counters.waiting == 0
 
 
 def test_a_shifted_cache_is_noticed(model: PreTrainedModel, engine: SlotEngine) -> None:

@@ -1,0 +1,83 @@
+"""Attention over rows of different lengths, for models whose own choice is PyTorch's SDPA on CPU.
+
+A decode pass computes one token per row. Query heads that share a key head become the query's
+length, so that keys and values are read once and never repeated, and rows attend in runs of
+similar length instead of all over the longest. Everything else is left to transformers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from serving.engine.torch.plan import Plan
+
+__all__ = ["PLAN", "use_slot_attention"]
+
+NAME = "trimaran_slots"
+PLAN = "slot_plan"
+"""Name under which a forward pass hands its plan to the attention function."""
+
+_SPECIAL = ("softcap", "position_bias", "s_aux", "cache")
+"""What this function does not compute; transformers' does, or says that it cannot."""
+
+
+def use_slot_attention(model: PreTrainedModel) -> bool:
+    """Make ``model`` attend by this module where that is the same computation; return whether it does."""
+    if model.config._attn_implementation != "sdpa" or model.device.type != "cpu":
+        return model.config._attn_implementation == NAME
+    model.set_attn_implementation(NAME)
+    return bool(model.config._attn_implementation == NAME)
+
+
+def slot_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend as transformers' ``sdpa_attention_forward`` does.
+
+    Args:
+        module: the attention layer.
+        query: ``[rows, heads, query, head_dim]``.
+        key: ``[rows, kv_heads, length, head_dim]``.
+        value: ``[rows, kv_heads, length, value_dim]``.
+        attention_mask: additive ``[rows, 1, query, length]``.
+        dropout: 0 in inference.
+        scaling: of the scores.
+        kwargs: what the model passes on; the plan of the pass among them.
+
+    Returns:
+        ``[rows, query, heads, value_dim]`` and None, for the weights that are not kept.
+    """
+    plan: Plan | None = kwargs.pop(PLAN, None)
+    special = dropout or attention_mask is None or any(kwargs.get(name) is not None for name in _SPECIAL)
+    if plan is None or special or not plan.segments:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    assert attention_mask is not None
+    rows, heads, _, size = query.shape
+    kv_heads = key.shape[1]
+    query = query.reshape(rows, kv_heads, heads // kv_heads, size)
+    output = query.new_empty((rows, kv_heads, heads // kv_heads, value.shape[-1]))
+    for first, last, length in plan.segments:
+        output[first:last] = torch.nn.functional.scaled_dot_product_attention(
+            query[first:last],
+            key[first:last, :, :length],
+            value[first:last, :, :length],
+            attn_mask=attention_mask[first:last, :, :, :length],
+            scale=scaling,
+        )
+    return output.view(rows, 1, heads, value.shape[-1]), None
+
+
+AttentionInterface.register(NAME, slot_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,66 @@
+"""Linear layers whose weights are laid out once for oneDNN, for inference on CPU.
+
+PyTorch's own product repacks the weights, or walks them badly, at each call when few rows are
+computed; oneDNN's inner product on weights in its own layout does not. The layout is private to
+the machine, so it is made when the model is loaded and never saved.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = ["PackedLinear", "pack_linear_layers"]
+
+
+class PackedLinear(nn.Module):
+    """An ``nn.Linear`` for inference, in oneDNN's layout.
+
+    Args:
+        linear: the layer to replace.
+        rows: rows that the layout is chosen for; any number can be computed.
+    """
+
+    def __init__(self, linear: nn.Linear, rows: int) -> None:
+        super().__init__()
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows)
+        self._bias = None if linear.bias is None else linear.bias.detach()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return ``[..., out_features]`` for ``[..., in_features]``."""
+        output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            inputs, self._packed, self._bias, "none", [], ""
+        )
+        return output
+
+
+def pack_linear_layers(model: nn.Module, *, rows: int) -> int:
+    """Replace the plain Linear layers of ``model`` that oneDNN computes; return how many.
+
+    Layers are replaced one by one, so that no more than one weight exists twice. Layers on another
+    device, quantized ones and subclasses stay as they are.
+
+    Args:
+        model: a model in ``.eval()``; it cannot be trained or saved afterwards.
+        rows: rows of the usual forward pass.
+    """
+    found = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear and _is_computed(child.weight) and not hasattr(child, "_hf_hook")
+    ]
+    for parent, name, child in found:
+        setattr(parent, name, PackedLinear(child, rows))
+    return len(found)
+
+
+def _is_computed(weight: torch.Tensor) -> bool:
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if weight.dtype == torch.bfloat16:
+        # Without the instructions oneDNN's bfloat16 is slower than PyTorch's own.
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32

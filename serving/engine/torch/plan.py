@@ -1,0 +1,89 @@
+"""Which rows and positions of the slot cache a forward pass computes, and how it writes them.
+
+A pass is one of two kinds: a chunk of one prompt (``Plan.prefill``) or one token in each of the
+first rows (``Plan.decode``). What all layers need is computed once here.
+"""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["Plan"]
+
+_SEGMENT_ROWS = 8
+"""Rows that attend together when rows differ in length; fewer rows cost more in launches than in padding."""
+
+
+class Plan:
+    """Rows, positions and lengths of one forward pass.
+
+    Args:
+        first_row: first row of the cache; the rows of a pass are contiguous.
+        last_row: the row after the last.
+        positions: int64 ``[rows, query]``, position of each new token in its row.
+        length: positions the pass may look at: the largest position plus one.
+        start: position of the first token of a prompt's chunk; None in a decode pass.
+        segments: ``(first row, row after the last, length)`` of rows that attend together, counted
+            from ``first_row``; empty where all rows attend over ``length``.
+    """
+
+    def __init__(
+        self,
+        first_row: int,
+        last_row: int,
+        positions: torch.Tensor,
+        length: int,
+        *,
+        start: int | None = None,
+        segments: tuple[tuple[int, int, int], ...] = (),
+    ) -> None:
+        self.first_row = first_row
+        self.last_row = last_row
+        self.positions = positions
+        self.length = length
+        self.query: int = positions.shape[1]
+        self.segments = segments
+        self._start = start
+        self._places: dict[tuple[int, int, torch.device], torch.Tensor] = {}
+
+    @classmethod
+    def empty(cls) -> Plan:
+        """Return the plan of a cache that has seen no pass."""
+        return cls(0, 0, torch.zeros((0, 0), dtype=torch.int64), 0)
+
+    @classmethod
+    def prefill(cls, row: int, positions: torch.Tensor, start: int) -> Plan:
+        """Return the plan of a chunk of one prompt; ``positions`` is int64 ``[1, query]``."""
+        return cls(row, row + 1, positions, start + positions.shape[1], start=start)
+
+    @classmethod
+    def decode(cls, positions: torch.Tensor, lengths: list[int]) -> Plan:
+        """Return the plan of one token in each row; ``positions`` is int64 ``[rows, 1]``."""
+        return cls(0, len(lengths), positions, max(lengths), segments=_segments(lengths))
+
+    def write(self, stored: torch.Tensor, new: torch.Tensor) -> None:
+        """Write ``[rows, heads, query, size]`` into a layer's ``[slots, heads, positions, size]``."""
+        if self._start is not None:
+            stored[self.first_row, :, self._start : self.length] = new[0]
+            return
+        _, heads, room, size = stored.shape
+        key = (heads, room, stored.device)
+        if key not in self._places:
+            rows = torch.arange(self.first_row, self.last_row, device=stored.device).unsqueeze(1)
+            first = (rows * heads + torch.arange(heads, device=stored.device)) * room
+            self._places[key] = (first + self.positions.to(stored.device)).flatten()
+        # One copy of whole vectors: several times cheaper than a scatter of single numbers.
+        stored.view(-1, size).index_copy_(0, self._places[key], new.reshape(-1, size))
+
+
+def _segments(lengths: list[int]) -> tuple[tuple[int, int, int], ...]:
+    """Split rows into runs that attend together, so that short rows do not read as far as the longest."""
+    if len(lengths) <= _SEGMENT_ROWS:
+        return ()
+    runs: list[tuple[int, int, int]] = []
+    for first in range(0, len(lengths), _SEGMENT_ROWS):
+        last = min(first + _SEGMENT_ROWS, len(lengths))
+        runs.append((first, last, max(lengths[first:last])))
+    longest = max(lengths)
+    saved = sum((last - first) * (longest - length) for first, last, length in runs)
+    return tuple(runs) if saved > 0.1 * longest * len(lengths) else ()

@@ -1,0 +1,33 @@
+"""Makes a loaded model ready to serve: fast paths that give the model's own numbers, and no others.
+
+Each path decides for itself where it applies; what it does not know stays as Hugging Face wrote it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from transformers import PreTrainedModel
+
+from serving.engine.torch.norms import fuse_norms
+from serving.engine.torch.packed_linear import pack_linear_layers
+from serving.engine.torch.support import shown_equal
+
+__all__ = ["prepare_model"]
+
+logger = logging.getLogger(__name__)
+
+_LAYOUT_ROWS = 32
+"""Rows the weight layout is chosen for; the layouts for 8 and 32 also serve one row well, not the reverse."""
+
+
+def prepare_model(model: PreTrainedModel) -> None:
+    """Replace layers of ``model``, in place, by faster ones; afterwards it only serves.
+
+    Only architectures that the tests hold against ``generate`` are touched.
+    """
+    if model.device.type != "cpu" or not shown_equal(model.config):
+        return
+    packed = pack_linear_layers(model, rows=_LAYOUT_ROWS)
+    fused = fuse_norms(model)
+    logger.info("fast paths: %d linear layers packed for oneDNN, %d norms fused", packed, fused)

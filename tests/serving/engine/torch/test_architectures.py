@@ -1,0 +1,39 @@
+"""Each architecture that is listed as shown equal, against ``generate``, request by request."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+from serving.engine.request import GenerationRequest, SamplingParameters
+from serving.engine.torch.support import SHOWN_EQUAL, check_supported
+from tests.equality import assert_equal_tokens
+from tests.serving.engine.engines import drive, token_ids
+from tests.serving.engine.torch.architectures import (
+    ARCHITECTURES,
+    make_engine,
+    prompts,
+    references,
+    tiny_model,
+)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_overlapping_requests_equal_generate(name: str) -> None:
+    torch.set_num_threads(1)
+    model = tiny_model(name)
+    ids = prompts(10)
+    expected = references(model, ids, 24)
+    check_supported(model.config, 128)
+    # As loading does: fast paths included. Nine rows, so that rows attend in more than one run.
+    engine = make_engine(model, prepare=True, slots=9)
+    requests = [GenerationRequest(item, SamplingParameters(max_tokens=24)) for item in ids]
+    found = drive(engine, requests, arrives_at=lambda index: 2 * index)
+    assert_equal_tokens(expected, [token_ids(events) for events in found])
+    assert engine.counters.peak_batch >= 4
+
+
+def test_every_listed_architecture_is_shown() -> None:
+    shown = {getattr(transformers, kind)(**settings).model_type for kind, settings in ARCHITECTURES.values()}
+    assert shown == set(SHOWN_EQUAL)

@@ -1,0 +1,86 @@
+"""Fast paths: taken where they give the model's own numbers, and refused where they do not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from serving.engine.request import GenerationRequest, SamplingParameters
+from serving.engine.torch.masks import MaskBuilder
+from serving.engine.torch.norms import FusedRMSNorm, fuse_norms
+from serving.engine.torch.packed_linear import PackedLinear, pack_linear_layers
+from serving.engine.torch.plan import Plan
+from serving.engine.torch.preparation import prepare_model
+from tests.equality import assert_equal_tokens
+from tests.serving.engine.engines import drive, token_ids
+from tests.serving.engine.torch.architectures import make_engine, prompts, references, tiny_model
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 32, 100])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.inference_mode()
+def test_a_packed_layer_computes_the_same(rows: int, bias: bool) -> None:
+    model = nn.Sequential(nn.Linear(96, 160, bias=bias), nn.ReLU(), nn.Linear(160, 33, bias=bias))
+    inputs = torch.randn(rows, 1, 96)
+    expected = model(inputs)
+    assert pack_linear_layers(model, rows=32) == 2
+    torch.testing.assert_close(model(inputs), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_layers_that_are_not_plain_stay() -> None:
+    class Special(nn.Linear):
+        pass
+
+    model = nn.ModuleDict({"special": Special(8, 8), "narrow": nn.Linear(8, 8, dtype=torch.float16)})
+    assert pack_linear_layers(model, rows=8) == 0
+
+
+@torch.inference_mode()
+def test_a_norm_is_fused_only_where_it_is_the_same() -> None:
+    class OtherRMSNorm(LlamaRMSNorm):
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            return super().forward(hidden_states) * 1.01
+
+    model = nn.ModuleDict({"plain": LlamaRMSNorm(32, eps=1e-5), "other": OtherRMSNorm(32, eps=1e-5)})
+    model["plain"].weight.uniform_(0.5, 2)
+    inputs = torch.randn(3, 5, 32)
+    expected = model["plain"](inputs)
+    assert fuse_norms(model) == 1
+    torch.testing.assert_close(model["plain"](inputs), expected, atol=1e-6, rtol=1e-6)
+    assert isinstance(model["other"], OtherRMSNorm)
+
+
+def test_a_model_is_prepared_whole() -> None:
+    kinds = {}
+    for name in ("llama", "gemma3_text"):
+        model = tiny_model(name)
+        prepare_model(model)
+        kinds[name] = {type(module) for module in model.modules()}
+        assert nn.Linear not in kinds[name]
+        assert {PackedLinear, FusedRMSNorm} <= kinds[name]
+
+
+def test_rows_attend_in_runs_only_where_that_saves() -> None:
+    def runs(lengths: list[int]) -> tuple[tuple[int, int, int], ...]:
+        return Plan.decode(torch.zeros((len(lengths), 1), dtype=torch.int64), lengths).segments
+
+    assert runs([40] * 20) == ()
+    assert runs([10, 200]) == ()
+    assert runs([10] * 8 + [200] * 3 + [30]) == ((0, 8, 10), (8, 12, 200))
+
+
+def test_a_window_that_is_ignored_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The negative of the equality tests of windowed models: without its window, one must fail.
+    model = tiny_model("mistral with a window")
+    ids = prompts(6)
+    expected = references(model, ids, 24)
+    monkeypatch.setattr(MaskBuilder, "_mask", lambda self, at, length, window: causal(self, at, length, None))
+    requests = [GenerationRequest(item, SamplingParameters(max_tokens=24)) for item in ids]
+    found = [token_ids(events) for events in drive(make_engine(model), requests)]
+    with pytest.raises(AssertionError):
+        assert_equal_tokens(expected, found)
+
+
+causal = MaskBuilder._mask
