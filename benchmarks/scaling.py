@@ -190,14 +190,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--engine", choices=("torch", "openvino", "onnx"), default="torch")
-    add("--weights", choices=tuple(_BYTES), default=default_precision())
+    add("--engine", choices=("torch", "openvino", "onnx"), default="torch", help="what computes")
+    add("--weights", choices=tuple(_BYTES), default=default_precision(), help="their precision")
     add("--widest", type=int, default=64, metavar="N", help="largest concurrency (default 64)")
     add("--longest", type=int, default=2048, metavar="N", help="longest prompt, tokens (default 2048)")
     add("--instances", type=int, default=2, metavar="N", help="most Triton instances; 0 leaves them out")
     add("--threads", type=int, help="math threads of the engine (default: the cores)")
     add("--checkpoint", type=Path, help="another checkpoint with a manifest (default: SmolLM2-135M-Instruct)")
-    add("--output", type=Path, metavar="FOLDER", default=Path(__file__).parent / "results")
+    add("--output", type=Path, metavar="FOLDER", default=Path(__file__).parent / "results",
+        help="where the results go")  # fmt: skip
     return parser.parse_args(arguments)
 
 

@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace, setting: Setting) -> int:
 
 def _plan(options: argparse.Namespace, setting: Setting) -> Plan:
     texts = prompt_texts(setting.checkpoint, setting.cache / "data")
-    quick = {1: 4, 8: 16, 32: 32}
+    quick = {1: 3, 8: 8, 32: 32}
     items = {
         users: make_items(texts, options.requests or (quick.get(users, 32) if options.quick else 32))
         for users in options.concurrency or ([1, 8] if options.quick else [1, 8, 32])
@@ -158,7 +158,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="under 5 minutes: no heavy peers, 4 to 16 requests, one round")
+    add("--quick", action="store_true", help="under 5 minutes: nothing is built, 3 and 8 requests, one round")
     add("--full", dest="requests", action="store_const", const=128, help="128 requests instead of 32")
     add("--requests", type=int, metavar="N", help="requests per concurrency")
     add("--peers", type=_list, metavar="A,B", help="only these peers (--list)")
