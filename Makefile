@@ -81,7 +81,7 @@ $(VENV)/.installed-demo: $(VENV)/.installed-torch
 	@touch $@
 
 $(VENV)/.installed-engines: $(VENV)/.installed-demo
-	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,openvino,loadtest]'
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,openvino,onnx,loadtest]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-torch
