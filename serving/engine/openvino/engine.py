@@ -1,11 +1,13 @@
 """The engine contract over GenAI's pipeline: it schedules, we admit, read, count and end.
 
-The pipeline does not bound its batch when it splits prompts, so the engine hands it at most ``slots``
-requests; the others wait here.
+The pipeline does not bound its batch when it splits prompts, and when its KV pool is full it may get
+stuck and give up every request it holds. So the engine hands it at most ``slots`` requests whose longest
+texts fit the pool together; the others wait here.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence as SequenceOf
@@ -37,6 +39,9 @@ class _Running:
     request: GenerationRequest
     stream: Any
     """GenAI's handle."""
+
+    blocks: int
+    """Blocks of the KV pool it may come to need."""
 
     generated: int = 0
 
@@ -74,7 +79,7 @@ class OpenVinoEngine(Engine):
         self._capacity = Capacity(slots, max_context, kv_tokens=kv_blocks * BLOCK)
         self._waiting: deque[tuple[Handle, GenerationRequest]] = deque()
         self._running: dict[Handle, _Running] = {}
-        self._leaving: list[Any] = []  # cancelled; the pipeline lets go of them in its next step
+        self._leaving: list[_Running] = []  # cancelled; the pipeline lets go of them in its next step
         self._next_handle = 0
 
     @property
@@ -90,7 +95,6 @@ class OpenVinoEngine(Engine):
                 asks for what GenAI does not have.
         """
         limit = request.completion_limit(self._capacity.max_context)
-        # Checked here because the pipeline, once stuck, gives up every request it holds.
         if len(request.prompt_ids) + limit > self._capacity.kv_tokens:
             raise self._out_of_cache(len(request.prompt_ids) + limit)
         check_request(request)
@@ -107,7 +111,7 @@ class OpenVinoEngine(Engine):
         running = self._running.pop(handle, None)
         if running is not None:
             running.stream.cancel()
-            self._leaving.append(running.stream)
+            self._leaving.append(running)
         else:
             self._waiting = deque(item for item in self._waiting if item[0] != handle)
         self._count()
@@ -134,20 +138,28 @@ class OpenVinoEngine(Engine):
         return events
 
     def _admit(self) -> list[TokenEvent]:
+        """Hand over waiting requests in order, until one finds no slot or no room in the KV pool."""
         events: list[TokenEvent] = []
-        while self._waiting and len(self._running) + len(self._leaving) < self._capacity.slots:
-            handle, request = self._waiting.popleft()
+        inside = [*self._running.values(), *self._leaving]
+        free_slots = self._capacity.slots - len(inside)
+        free_blocks = self._kv_blocks - sum(item.blocks for item in inside)
+        while self._waiting and free_slots > 0:
+            handle, request = self._waiting[0]
             limit = request.completion_limit(self._capacity.max_context)
+            blocks = math.ceil((len(request.prompt_ids) + limit) / BLOCK)
+            if blocks > free_blocks:
+                break
+            self._waiting.popleft()
             config = generation_config(request, limit, self._stop_ids, self._vocab_size)
             prompt = ov.Tensor(np.array([request.prompt_ids], dtype=np.int64))
             try:
                 stream = self._pipeline.add_request(handle, prompt, config)
             except RuntimeError as error:
-                events.append(
-                    TokenEvent(handle, error=RequestError(f"OpenVINO refused the request: {error}"))
-                )
+                refused = RequestError(f"OpenVINO refused the request: {error}")
+                events.append(TokenEvent(handle, error=refused))
                 continue
-            self._running[handle] = _Running(request, stream)
+            self._running[handle] = _Running(request, stream, blocks)
+            free_slots, free_blocks = free_slots - 1, free_blocks - blocks
             events.append(TokenEvent(handle, admitted=True))
         self._count()
         return events
