@@ -99,6 +99,7 @@ def _checked(name: str, config: ExportConfig, manifest: Manifest, model_config: 
         threads=config.threads,
         prefill_chunk=config.prefill_chunk,
         stream_interval=config.stream_interval,
+        own_process=exporter.own_process,
         device={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[config.device],
         trust_remote_code=manifest.remote_code,
     )

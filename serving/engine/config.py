@@ -56,6 +56,9 @@ class EngineConfig:
     stream_interval: int = 1
     """Tokens of one stream that are sent together, when that many are not yet due anyway."""
 
+    own_process: bool = False
+    """Whether the engine runs in a process of its own, beside the one that talks to Triton."""
+
     device: str = "auto"
     """``auto`` (a GPU where there is one), ``cpu`` or ``cuda``."""
 

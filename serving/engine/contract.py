@@ -129,6 +129,9 @@ class Engine(ABC):
         events, a fraction of a second at most, and may return none.
         """
 
+    def wake(self) -> None:  # noqa: B027 - most engines never wait
+        """Make a ``step`` that waits for events return soon; the one method called from other threads."""
+
     def close(self) -> None:  # noqa: B027 - most engines hold nothing outside
         """Free what the engine holds outside this object; it is not used afterwards."""
 

@@ -27,6 +27,9 @@ class Exporter(ABC):
     converts: ClassVar[bool]
     """Whether ``convert`` writes model files; otherwise the checkpoint's are served as they are."""
 
+    own_process: ClassVar[bool] = False
+    """Whether the engine needs a process of its own, because its ``step`` holds Python's global lock."""
+
     @abstractmethod
     def installed(self) -> str | None:
         """Return what has to be installed for this engine, or ``None`` if it can run here."""

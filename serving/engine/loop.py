@@ -103,6 +103,7 @@ class EngineLoop:
                 raise ServingError("the server is shutting down")
             self._inbox.append(ticket)
             self._changed.notify_all()
+        self._engine.wake()
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
@@ -110,6 +111,7 @@ class EngineLoop:
         with self._changed:
             self._cancels.append(ticket)
             self._changed.notify_all()
+        self._engine.wake()
 
     def has_free_slot(self) -> bool:
         """Whether a request submitted now would enter a slot at the next step."""

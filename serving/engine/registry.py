@@ -30,7 +30,12 @@ def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> E
 
     Raises:
         ConfigError: there is no engine of that name.
+        CheckpointError, ServingError: the engine cannot load the checkpoint.
     """
+    if config.own_process:
+        from serving.engine.process.engine import ProcessEngine
+
+        return ProcessEngine(checkpoint, config)
     engine: Engine = import_module(f"{_package(config.engine)}.loading").load_engine(
         checkpoint, config, manifest
     )
