@@ -141,7 +141,9 @@ def test_what_the_kv_pool_cannot_hold_is_refused_alone(checkpoint: Path, folder:
 
 def test_a_pipeline_that_gives_up_fails_its_requests_and_goes_on(checkpoint: Path, folder: Path) -> None:
     engine = build_engine("openvino", checkpoint, folder, kv_tokens=128)
+    # Let it believe in a pool of 512 tokens, so that nothing is held back.
     engine._capacity = Capacity(slots=4, max_context=512, kv_tokens=512)  # type: ignore[attr-defined]
+    engine._kv_blocks = 16  # type: ignore[attr-defined]
     (long,) = drive(engine, [GenerationRequest(prompt(300), SamplingParameters(max_tokens=4))])
     assert isinstance(long[-1].error, RequestError)
     assert "KV cache" in str(long[-1].error)
