@@ -11,6 +11,7 @@ import torch
 from checkpoints.errors import RequestError
 from serving.engine.contract import Capacity, Counters, Engine, FinishReason, Handle, TokenEvent
 from serving.engine.request import GenerationRequest
+from serving.engine.slots.batch import Batch
 from serving.engine.slots.penalties import Penalties
 from serving.engine.slots.runner import Runner
 from serving.engine.slots.sampler import log_probabilities, sample
@@ -52,6 +53,7 @@ class SlotEngine(Engine):
         self._penalties = Penalties(slots, runner.vocab_size, runner.device)
         self._scheduler = Scheduler(slots, self.counters, self._move_row)
         self._sequences: dict[Handle, Sequence] = {}
+        self._batch = Batch([], 0, runner.device)
         self._next_handle = 0
         self._decode_is_next = False
 
@@ -132,28 +134,22 @@ class SlotEngine(Engine):
 
         ``logits`` is float32 ``[n, vocab]`` and may be changed.
         """
-        parameters = [item.request.sampling for item in sequences]
-        wants_log_probs = any(item.request.return_log_probs for item in sequences)
-        raw = logits.clone() if wants_log_probs else logits
-        broken = logits.isnan().any(dim=-1).tolist()
-        if any(broken):
-            logits.nan_to_num_(nan=0.0)  # those rows fail below; the others must be chosen as ever
-        early = [
-            row for row, item in enumerate(sequences) if len(item.token_ids) < parameters[row].min_tokens
-        ]
-        if early and len(self._stop_index):
-            logits[torch.tensor(early, device=logits.device).unsqueeze(1), self._stop_index] = -torch.inf
-        penalized = [row for row, item in enumerate(parameters) if item.penalizes]
-        self._penalties.apply(logits, penalized, [parameters[row] for row in penalized], first_row=first_row)
-        uniforms = [
-            item.uniform.random() if item.request.sampling.temperature > 0 else 0.0 for item in sequences
-        ]
-        chosen = sample(logits, parameters, uniforms)
-        log_probs = log_probabilities(raw, chosen) if wants_log_probs else []
-        for row in penalized:
-            self._penalties.count(first_row + row, int(chosen[row]))
+        batch = self._batch_of(sequences, first_row)
+        raw = logits.clone() if batch.wants_log_probs else logits
+        best, chosen = logits.max(dim=-1)  # NaN where a row has one
+        held = batch.held_back()
+        if held is not None and len(self._stop_index):
+            logits[held, self._stop_index] = -torch.inf
+        self._penalties.apply(logits, batch.penalties)
+        if held is not None or not batch.penalties.empty:
+            chosen = logits.argmax(dim=-1)
+        if batch.sampling.rows:
+            chosen[batch.sampling.index] = sample(logits, batch.sampling, batch.draws())
+        self._penalties.count(batch.penalties, chosen)
+        log_probs = log_probabilities(raw, chosen) if batch.wants_log_probs else []
+        tokens, broken = torch.stack((chosen, best.isnan())).tolist()  # one transfer from the device
         events = []
-        for row, (sequence, token_id) in enumerate(zip(sequences, chosen.tolist(), strict=True)):
+        for row, (sequence, token_id) in enumerate(zip(sequences, tokens, strict=True)):
             if broken[row]:
                 error = RequestError("the model produced NaN for this prompt; serve it in fp32 or bf16")
                 events.append(TokenEvent(sequence.handle, error=error))
@@ -172,6 +168,12 @@ class SlotEngine(Engine):
             if event.finish is not None or event.error is not None:
                 self.cancel(event.handle)
         return events
+
+    def _batch_of(self, sequences: list[Sequence], first_row: int) -> Batch:
+        """Return the batch of the last step where the rows are the same, else a new one."""
+        if not self._batch.holds(sequences, first_row):
+            self._batch = Batch(sequences, first_row, self._runner.device)
+        return self._batch
 
     def _finish_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
         if token_id in self._stop_ids and not sequence.request.sampling.ignore_eos:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from serving.engine.request import SamplingParameters
+from serving.engine.slots.batch import PenaltyTensors
 
 __all__ = ["Penalties"]
 
@@ -36,10 +36,12 @@ class Penalties:
         self._in_prompt[row, torch.tensor(prompt_ids, device=self._device)] = True
         self._generated[row] = 0
 
-    def count(self, row: int, token_id: int) -> None:
-        """Count one generated token."""
+    def count(self, parameters: PenaltyTensors, token_ids: torch.Tensor) -> None:
+        """Count one generated token of each penalized row; ``token_ids`` is int64 ``[batch]``."""
+        if parameters.empty:
+            return
         assert self._generated is not None
-        self._generated[row, token_id] += 1
+        self._generated[parameters.slots, token_ids[parameters.index]] += 1
 
     def move_row(self, source: int, target: int) -> None:
         """The request in row ``source`` is now in row ``target``."""
@@ -47,33 +49,17 @@ class Penalties:
             self._in_prompt[target] = self._in_prompt[source]
             self._generated[target] = self._generated[source]
 
-    def apply(
-        self, logits: torch.Tensor, rows: list[int], parameters: list[SamplingParameters], *, first_row: int
-    ) -> None:
-        """Lower float32 ``logits[rows]`` in place.
-
-        Args:
-            logits: ``[n, vocab]``; its row 0 belongs to slot ``first_row``.
-            rows: rows of ``logits`` whose requests ask for a penalty.
-            parameters: their parameters, in the same order.
-            first_row: slot of the first row.
-        """
-        if not rows:
+    def apply(self, logits: torch.Tensor, parameters: PenaltyTensors) -> None:
+        """Lower the penalized rows of float32 ``[batch, vocab]`` logits, in place."""
+        if parameters.empty:
             return
         assert self._in_prompt is not None
         assert self._generated is not None
-        index = torch.tensor(rows, device=self._device)
-        generated = self._generated[index + first_row]
-        seen = self._in_prompt[index + first_row] | (generated > 0)
-        chosen = logits[index]
-
-        def column(name: str) -> torch.Tensor:
-            values = [float(getattr(item, name)) for item in parameters]
-            return torch.tensor(values, device=self._device).unsqueeze(1)
-
-        repetition = column("repetition_penalty")
-        lowered = torch.where(chosen > 0, chosen / repetition, chosen * repetition)
+        generated = self._generated[parameters.slots]
+        seen = self._in_prompt[parameters.slots] | (generated > 0)
+        chosen = logits[parameters.index]
+        lowered = torch.where(chosen > 0, chosen / parameters.repetition, chosen * parameters.repetition)
         chosen = torch.where(seen, lowered, chosen)
-        chosen -= column("frequency_penalty") * generated
-        chosen -= column("presence_penalty") * (generated > 0)
-        logits[index] = chosen
+        chosen -= parameters.frequency * generated
+        chosen -= parameters.presence * (generated > 0)
+        logits[parameters.index] = chosen
