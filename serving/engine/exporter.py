@@ -24,6 +24,9 @@ class Exporter(ABC):
     kv_dtypes: ClassVar[tuple[str, ...]]
     """Precisions of its KV cache."""
 
+    architectures: ClassVar[frozenset[str]]
+    """Model types that the tests hold against ``generate``, token for token."""
+
     converts: ClassVar[bool]
     """Whether ``convert`` writes model files; otherwise the checkpoint's are served as they are."""
 

@@ -15,7 +15,7 @@ from serving.engine.config import EngineConfig
 from serving.engine.exporter import Exporter
 from serving.engine.onnx.runner import OnnxRunner
 from serving.engine.onnx.session import open_session
-from serving.engine.onnx.support import check_architecture
+from serving.engine.onnx.support import MODEL_TYPES, check_architecture
 
 __all__ = ["EXPORTER", "OnnxExporter"]
 
@@ -25,6 +25,7 @@ class OnnxExporter(Exporter):
 
     weights = ("fp32", "int8", "int4")
     kv_dtypes = ("fp32",)
+    architectures = MODEL_TYPES
     converts = True
 
     def installed(self) -> str | None:

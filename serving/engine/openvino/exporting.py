@@ -11,7 +11,7 @@ from checkpoints.errors import UnsupportedCheckpoint
 from checkpoints.manifest import Manifest
 from serving.engine.config import EngineConfig
 from serving.engine.exporter import Exporter
-from serving.engine.openvino.architectures import LATENT_ATTENTION, check_architecture
+from serving.engine.openvino.architectures import LATENT_ATTENTION, SHOWN_EQUAL, check_architecture
 
 __all__ = ["EXPORTER", "OpenVinoExporter"]
 
@@ -23,6 +23,7 @@ class OpenVinoExporter(Exporter):
 
     weights = ("fp32", "fp16", "int8", "int4")
     kv_dtypes = ("fp32", "fp16", "u8")
+    architectures = SHOWN_EQUAL
     converts = True
     own_process = True
 

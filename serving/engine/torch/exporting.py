@@ -9,7 +9,7 @@ from checkpoints.errors import UnsupportedCheckpoint
 from checkpoints.manifest import Manifest
 from serving.engine.config import EngineConfig
 from serving.engine.exporter import Exporter
-from serving.engine.torch.support import check_supported
+from serving.engine.torch.support import SHOWN_EQUAL, check_supported
 
 __all__ = ["EXPORTER", "TorchExporter"]
 
@@ -19,6 +19,7 @@ class TorchExporter(Exporter):
 
     weights = ("bf16", "fp16", "fp32", "nf4")
     kv_dtypes = ("bf16", "fp16", "fp32")
+    architectures = frozenset(SHOWN_EQUAL)
     converts = False
 
     def installed(self) -> str | None:
