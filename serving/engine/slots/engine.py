@@ -14,7 +14,7 @@ from serving.engine.request import GenerationRequest
 from serving.engine.slots.batch import Batch
 from serving.engine.slots.penalties import Penalties
 from serving.engine.slots.runner import Runner
-from serving.engine.slots.sampler import log_probabilities, sample
+from serving.engine.slots.sampler import log_probabilities, most_likely, sample
 from serving.engine.slots.scheduler import Scheduler, Sequence
 
 __all__ = ["SlotEngine"]
@@ -136,13 +136,13 @@ class SlotEngine(Engine):
         """
         batch = self._batch_of(sequences, first_row)
         raw = logits.clone() if batch.wants_log_probs else logits
-        best, chosen = logits.max(dim=-1)  # NaN where a row has one
+        best, chosen = most_likely(logits)  # NaN where a row has one
         held = batch.held_back()
         if held is not None and len(self._stop_index):
             logits[held, self._stop_index] = -torch.inf
         self._penalties.apply(logits, batch.penalties)
         if held is not None or not batch.penalties.empty:
-            chosen = logits.argmax(dim=-1)
+            chosen = most_likely(logits)[1]
         if batch.sampling.rows:
             chosen[batch.sampling.index] = sample(logits, batch.sampling, batch.draws())
         self._penalties.count(batch.penalties, chosen)

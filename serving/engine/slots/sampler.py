@@ -11,7 +11,29 @@ import torch
 
 from serving.engine.slots.batch import SamplingTensors
 
-__all__ = ["log_probabilities", "sample"]
+__all__ = ["log_probabilities", "most_likely", "sample"]
+
+_BLOCK = 64
+
+
+def most_likely(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the largest of each row's logits and the first token that has it; a NaN counts as largest.
+
+    Args:
+        logits: float32 ``[n, vocab]``.
+
+    Returns:
+        float32 ``[n]`` and int64 ``[n]``.
+    """
+    rows, vocab_size = logits.shape
+    if logits.device.type != "cpu" or vocab_size % _BLOCK:
+        found = logits.max(dim=-1)
+        return found.values, found.indices
+    # On CPU a search for the place is ten times as slow as one for the value: find the block first.
+    blocks = logits.view(rows, -1, _BLOCK)
+    block = blocks.amax(dim=-1).argmax(dim=-1)
+    best, place = blocks[torch.arange(rows), block].max(dim=-1)
+    return best, block * _BLOCK + place
 
 
 def sample(logits: torch.Tensor, parameters: SamplingTensors, draws: torch.Tensor) -> torch.Tensor:

@@ -60,10 +60,14 @@ def slot_attention(
         ``[rows, query, heads, value_dim]`` and None, for the weights that are not kept.
     """
     plan: Plan | None = kwargs.pop(PLAN, None)
-    special = dropout or attention_mask is None or any(kwargs.get(name) is not None for name in _SPECIAL)
-    if plan is None or special or not plan.segments:
+    if (
+        plan is None
+        or not plan.segments
+        or dropout
+        or attention_mask is None
+        or any(kwargs.get(name) is not None for name in _SPECIAL)
+    ):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    assert attention_mask is not None
     rows, heads, _, size = query.shape
     kv_heads = key.shape[1]
     query = query.reshape(rows, kv_heads, heads // kv_heads, size)

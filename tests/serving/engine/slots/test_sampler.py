@@ -9,7 +9,7 @@ import torch
 
 from serving.engine.request import SamplingParameters
 from serving.engine.slots.batch import SamplingTensors
-from serving.engine.slots.sampler import log_probabilities, sample
+from serving.engine.slots.sampler import log_probabilities, most_likely, sample
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -3.0]])
 
@@ -87,3 +87,14 @@ def test_a_masked_token_is_never_drawn() -> None:
 def test_log_probabilities() -> None:
     found = log_probabilities(LOGITS, torch.tensor([2]))
     assert found == pytest.approx([float(LOGITS[0].log_softmax(dim=-1)[2])], abs=1e-6)
+
+
+@pytest.mark.parametrize("vocabulary", [320, 333])
+def test_the_most_likely_is_what_argmax_finds(vocabulary: int) -> None:
+    logits = torch.randn(7, vocabulary)
+    logits[1, 200:220] = 9.0  # equals: the first is taken
+    logits[2, 77] = torch.nan
+    logits[3, :-1] = -torch.inf
+    best, tokens = most_likely(logits)
+    assert tokens.tolist() == logits.argmax(dim=-1).tolist()
+    torch.testing.assert_close(best, logits.amax(dim=-1), equal_nan=True, atol=0, rtol=0)
