@@ -20,16 +20,18 @@ BITS = {"int8": 8, "int4": 4}
 
 BLOCK_SIZE = 32
 
-# How the product is computed: 1 with float32 activations; 4 with activations rounded to 8 bits, each
-# block of 32 of each token by its own scale, so that no token depends on the others of its batch.
+# How the product is computed. 4: activations are rounded to 8 bits too, each block of 32 of each token
+# by a scale of its own, so no token depends on the others of its batch. 1 would keep them in float32,
+# but onnxruntime then unpacks all weights at every step: 414 ms instead of 14 for one token of
+# SmolLM2-135M (2 cores, AVX2), for a mean KL of 0.0014 instead of 0.0050 from the fp32 model.
 _ACCURACY_LEVEL = 4
 
 
 def quantize_weights(source: Path, target: Path, weights: str) -> None:
     """Write the model in ``source`` to ``target``, both directories, with ``weights`` int8 or int4."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-
     with _quiet():
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
         quantizer = MatMulNBitsQuantizer(
             str(source / MODEL_NAME),
             bits=BITS[weights],
@@ -44,10 +46,14 @@ def quantize_weights(source: Path, target: Path, weights: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    """Without a line per node; the quantizer's module sets up the root logger when it is imported."""
+    root = logging.getLogger()
+    own = logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer")
+    handlers, levels = list(root.handlers), (root.level, own.level)
+    own.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        own.setLevel(levels[1])

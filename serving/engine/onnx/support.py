@@ -10,14 +10,30 @@ __all__ = ["MODEL_TYPES", "check_architecture"]
 
 MODEL_TYPES = frozenset(
     {
+        "cohere",
+        "deepseek_v3",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "glm4",
         "gpt2",
         "gpt_neox",
+        "granite",
         "llama",
         "mistral",
         "mixtral",
+        "olmo2",
+        "olmoe",
+        "opt",
+        "phi",
         "phi3",
         "qwen2",
+        "qwen2_moe",
         "qwen3",
+        "qwen3_moe",
+        "smollm3",
+        "stablelm",
+        "starcoder2",
     }
 )
 """Shown equal to ``generate`` at tiny size, each by a test."""
