@@ -13,24 +13,49 @@ from checkpoints.errors import UnsupportedCheckpoint
 __all__ = ["SHOWN_EQUAL", "check_supported", "shown_equal"]
 
 SHOWN_EQUAL = (
+    "apertus",
+    "arcee",
+    "codegen",
+    "cohere",
+    "cohere2",
     "deepseek_v2",
     "deepseek_v3",
+    "ernie4_5",
+    "exaone4",
     "gemma",
     "gemma2",
     "gemma3_text",
+    "glm",
+    "glm4",
+    "glm4_moe",
     "gpt2",
+    "gpt_bigcode",
     "gpt_neox",
+    "gpt_oss",
+    "gptj",
     "granite",
+    "granitemoe",
+    "helium",
+    "hunyuan_v1_dense",
     "llama",
+    "ministral",
     "mistral",
     "mixtral",
+    "nemotron",
+    "olmo",
     "olmo2",
+    "olmo3",
+    "olmoe",
     "opt",
+    "phi",
     "phi3",
     "qwen2",
+    "qwen2_moe",
     "qwen3",
     "qwen3_moe",
+    "seed_oss",
     "smollm3",
+    "stablelm",
     "starcoder2",
 )
 """Model types whose tokens the tests hold against ``generate``, in float32, on a tiny random model."""
@@ -44,7 +69,9 @@ _LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 _LAYERS = frozenset({"full_attention", "attention", "sliding_attention"})
 """Kinds of layers whose masks the engine builds per row."""
 
-_MIXED_WINDOWS = frozenset({"gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3"})
+_MIXED_WINDOWS = frozenset(
+    {"cohere2", "exaone4", "gemma2", "gemma3_text", "gpt_oss", "ministral", "olmo3", "qwen2", "qwen3"}
+)
 """Shown to take one mask for each kind of layer, so that layers with and without a window may mix."""
 
 
@@ -69,6 +96,8 @@ def check_supported(config: Any, max_context: int) -> None:
         _refuse(kind, "its ALiBi position bias is not computed per row")
     if getattr(config, "is_encoder_decoder", False):
         _refuse(kind, "it is an encoder-decoder, not a causal LM")
+    if "local" in (getattr(text, "attention_layers", None) or ()):
+        _refuse(kind, "its local attention is counted from the longest row of a batch")
     _check_windows(text, max_context)
     rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
     for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):

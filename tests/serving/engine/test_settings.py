@@ -77,7 +77,8 @@ def test_engine_json_round_trip_and_refusals(tmp_path: Path) -> None:
     ("name", "settings", "reason"),
     [
         ("BloomConfig", {}, "ALiBi"),
-        ("Exaone4Config", {"sliding_window": 64}, "window of 64"),
+        ("Gemma3nTextConfig", {"sliding_window": 64}, "window of 64"),
+        ("GPTNeoConfig", {}, "local attention"),
         ("Llama4TextConfig", {"attention_chunk_size": 64}, "in chunks of 64"),
         ("MambaConfig", {}, "layers of type"),
         (

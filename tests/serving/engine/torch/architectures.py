@@ -31,33 +31,34 @@ _COMMON: dict[str, Any] = {
 _HEADS = {**_COMMON, "head_dim": 16}
 _FOUR_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 _MIXED = {"num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+_ROUTED: dict[str, Any] = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
 _LATENT: dict[str, Any] = {
     **_COMMON,
+    **_ROUTED,
     "num_key_value_heads": 4,
     "kv_lora_rank": 16,
     "q_lora_rank": 24,
     "qk_nope_head_dim": 16,
     "qk_rope_head_dim": 8,
     "v_head_dim": 12,
-    "n_routed_experts": 4,
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 32,
-    "n_group": 1,
-    "topk_group": 1,
-    "first_k_dense_replace": 1,
 }
+
+_WINDOWED = {**_MIXED, "sliding_window": WINDOW}
+_OLD_NAMES = {"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 2, "n_head": 4, "initializer_range": 0.2}
 
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", _COMMON),
     "qwen2": ("Qwen2Config", _COMMON),
     "qwen2 with mixed windows": (
         "Qwen2Config",
-        {**_COMMON, **_MIXED, "use_sliding_window": True, "sliding_window": WINDOW},
+        {**_COMMON, **_WINDOWED, "use_sliding_window": True},
     ),
     "qwen3": ("Qwen3Config", _HEADS),
     "qwen3 with mixed windows": (
         "Qwen3Config",
-        {**_HEADS, **_MIXED, "use_sliding_window": True, "sliding_window": WINDOW},
+        {**_HEADS, **_WINDOWED, "use_sliding_window": True},
     ),
     "qwen3_moe": ("Qwen3MoeConfig", {**_HEADS, **_FOUR_EXPERTS}),
     "mistral": ("MistralConfig", {**_COMMON, "sliding_window": None}),
@@ -68,19 +69,63 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "phi3": ("Phi3Config", {**_COMMON, "sliding_window": WINDOW}),
     "starcoder2": ("Starcoder2Config", {**_COMMON, "sliding_window": WINDOW}),
-    "gpt2": (
-        "GPT2Config",
-        {"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 2, "n_head": 4, "initializer_range": 0.2},
-    ),
+    "gpt2": ("GPT2Config", _OLD_NAMES),
+    "gpt_bigcode": ("GPTBigCodeConfig", _OLD_NAMES),
+    "gptj": ("GPTJConfig", {**_OLD_NAMES, "rotary_dim": 8}),
+    "codegen": ("CodeGenConfig", {**_OLD_NAMES, "rotary_dim": 8}),
     "gpt_neox": ("GPTNeoXConfig", {**_COMMON, "rotary_pct": 0.5}),
     "opt": ("OPTConfig", {**_COMMON, "ffn_dim": 128, "word_embed_proj_dim": 64, "init_std": 0.2}),
     "gemma": ("GemmaConfig", _HEADS),
-    "gemma2": ("Gemma2Config", {**_HEADS, **_MIXED, "sliding_window": WINDOW, "query_pre_attn_scalar": 16}),
+    "gemma2": ("Gemma2Config", {**_HEADS, **_WINDOWED, "query_pre_attn_scalar": 16}),
     "gemma3_text": (
         "Gemma3TextConfig",
-        {**_HEADS, **_MIXED, "sliding_window": WINDOW, "query_pre_attn_scalar": 16},
+        {**_HEADS, **_WINDOWED, "query_pre_attn_scalar": 16},
     ),
+    "olmo": ("OlmoConfig", _COMMON),
     "olmo2": ("Olmo2Config", _COMMON),
+    "olmo3": ("Olmo3Config", {**_COMMON, **_WINDOWED}),
+    "olmoe": ("OlmoeConfig", {**_COMMON, **_FOUR_EXPERTS}),
+    "phi": ("PhiConfig", _COMMON),
+    "stablelm": ("StableLmConfig", _COMMON),
+    "nemotron": ("NemotronConfig", _HEADS),
+    "cohere": ("CohereConfig", {**_COMMON, "logit_scale": 1.0}),
+    "cohere2": ("Cohere2Config", {**_HEADS, **_WINDOWED, "logit_scale": 1.0}),
+    "exaone4": ("Exaone4Config", {**_HEADS, **_WINDOWED, "initializer_range": 0.4}),
+    "ministral": ("MinistralConfig", {**_HEADS, **_WINDOWED}),
+    "helium": ("HeliumConfig", _HEADS),
+    "seed_oss": ("SeedOssConfig", _HEADS),
+    "ernie4_5": ("Ernie4_5Config", _HEADS),
+    "hunyuan_v1_dense": ("HunYuanDenseV1Config", _HEADS),
+    "arcee": ("ArceeConfig", _COMMON),
+    "apertus": ("ApertusConfig", {**_COMMON, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
+    "glm": ("GlmConfig", _HEADS),
+    "glm4": ("Glm4Config", _HEADS),
+    "glm4_moe": (
+        "Glm4MoeConfig",
+        {
+            **_HEADS,
+            **_ROUTED,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "n_shared_experts": 1,
+            "initializer_range": 0.4,
+        },
+    ),
+    "gpt_oss": (
+        "GptOssConfig",
+        {
+            **_HEADS,
+            **_WINDOWED,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    ),
+    "granitemoe": (
+        "GraniteMoeConfig",
+        {**_COMMON, "num_local_experts": 4, "num_experts_per_tok": 2, "attention_multiplier": 0.25},
+    ),
+    "qwen2_moe": ("Qwen2MoeConfig", {**_COMMON, **_FOUR_EXPERTS, "shared_expert_intermediate_size": 64}),
     "granite": ("GraniteConfig", {**_COMMON, "attention_multiplier": 0.25}),
     "smollm3": ("SmolLM3Config", {**_COMMON, "num_hidden_layers": 4}),
     "deepseek_v2": ("DeepseekV2Config", _LATENT),

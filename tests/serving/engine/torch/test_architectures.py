@@ -23,15 +23,24 @@ from tests.serving.engine.torch.architectures import (
 def test_overlapping_requests_equal_generate(name: str) -> None:
     torch.set_num_threads(1)
     model = tiny_model(name)
-    ids = prompts(10)
-    expected = references(model, ids, 24)
+    ids = prompts(6)
+    expected = references(model, ids, 16)
     check_supported(model.config, 128)
-    # As loading does: fast paths included. Nine rows, so that rows attend in more than one run.
-    engine = make_engine(model, prepare=True, slots=9)
-    requests = [GenerationRequest(item, SamplingParameters(max_tokens=24)) for item in ids]
+    engine = make_engine(model, prepare=True)  # as loading does: fast paths included
+    requests = [GenerationRequest(item, SamplingParameters(max_tokens=16)) for item in ids]
     found = drive(engine, requests, arrives_at=lambda index: 2 * index)
     assert_equal_tokens(expected, [token_ids(events) for events in found])
-    assert engine.counters.peak_batch >= 4
+    assert engine.counters.peak_batch >= 3
+
+
+def test_many_rows_of_different_lengths_equal_generate() -> None:
+    # More rows than attend in one run.
+    model = tiny_model()
+    ids = prompts(20, longest=100)
+    expected = references(model, ids, 24)
+    requests = [GenerationRequest(item, SamplingParameters(max_tokens=24)) for item in ids]
+    found = drive(make_engine(model, prepare=True, slots=20), requests)
+    assert_equal_tokens(expected, [token_ids(events) for events in found])
 
 
 def test_every_listed_architecture_is_shown() -> None:
