@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -45,7 +46,8 @@ def peer_results(
             "note": peer.note,
             "pins": list(peer.pins),
             "flags": dict(peer.flags()) if peer.key not in failed else {},
-            "failed": failed.get(peer.key),
+            # The page is published: where the writer's home lies is nobody's business.
+            "failed": failed[peer.key].replace(str(Path.home()), "~") if peer.key in failed else None,
             "start_seconds": round(median(cell.start_seconds for cell in measured), 2) if measured else None,
             "peak_rss_bytes": max((cell.peak_rss for cell in measured), default=None),
             "concurrency": {
