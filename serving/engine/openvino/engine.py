@@ -20,8 +20,9 @@ from openvino_genai import GenerationFinishReason, GenerationStatus
 
 from checkpoints.errors import RequestError
 from serving.engine.contract import Capacity, Counters, Engine, FinishReason, Handle, TokenEvent
-from serving.engine.openvino.generation import check_request, generation_config
+from serving.engine.openvino.generation import generation_config
 from serving.engine.openvino.pipeline import BLOCK
+from serving.engine.openvino.requests import check_request
 from serving.engine.request import GenerationRequest
 
 __all__ = ["OpenVinoEngine"]
@@ -91,16 +92,9 @@ class OpenVinoEngine(Engine):
         """Queue ``request``.
 
         Raises:
-            RequestError: the prompt does not fit the context, holds an id that is no token, or the sampling
-                asks for what GenAI does not have.
+            RequestError: see ``requests.check_request``.
         """
-        limit = request.completion_limit(self._capacity.max_context)
-        if len(request.prompt_ids) + limit > self._capacity.kv_tokens:
-            raise self._out_of_cache(len(request.prompt_ids) + limit)
-        check_request(request)
-        unknown = next((token for token in request.prompt_ids if not 0 <= token < self._vocab_size), None)
-        if unknown is not None:
-            raise RequestError(f"the prompt holds {unknown}; accepted: token ids 0 to {self._vocab_size - 1}")
+        check_request(request, self._capacity, self._vocab_size)
         handle, self._next_handle = self._next_handle, self._next_handle + 1
         self._waiting.append((handle, request))
         self._count()
@@ -177,8 +171,8 @@ class OpenVinoEngine(Engine):
                 finish = _FINISHED.get(output.finish_reason, finish)
         status = stream.get_status()
         if status == GenerationStatus.IGNORED:
-            length = len(running.request.prompt_ids) + running.generated
-            return TokenEvent(handle, error=self._out_of_cache(length))
+            pool = self._capacity.kv_tokens
+            return TokenEvent(handle, error=RequestError(f"the KV cache of kv_tokens={pool} is too small"))
         if not tokens and finish is None and status == GenerationStatus.RUNNING:
             return None
         if status == GenerationStatus.FINISHED and finish is None:
@@ -188,12 +182,6 @@ class OpenVinoEngine(Engine):
         running.generated += len(tokens)
         self.counters.completion_tokens += len(tokens)
         return TokenEvent(handle, tokens, log_probs if running.request.return_log_probs else [], finish)
-
-    def _out_of_cache(self, length: int) -> RequestError:
-        return RequestError(
-            f"the request takes {length} tokens and the KV cache holds kv_tokens={self._capacity.kv_tokens}; "
-            "ask for less, or export with more kv_tokens"
-        )
 
     def _measure(self, rows: int, seconds: float, *, decoded: bool) -> None:
         if decoded:

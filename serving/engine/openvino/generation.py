@@ -1,4 +1,4 @@
-"""A request in the words of OpenVINO GenAI, refused where it has no equal.
+"""A request in the words of OpenVINO GenAI; ``requests.py`` has refused what it has no words for.
 
 As in the torch engine: repetition penalty over prompt and completion, presence and frequency penalties
 over the completion; temperature, then top-k, then top-p over what top-k kept, then min-p; stop ids held
@@ -14,30 +14,12 @@ from typing import Any
 
 import openvino_genai
 
-from checkpoints.errors import RequestError
 from serving.engine.request import GenerationRequest
 
-__all__ = ["check_request", "generation_config"]
-
-_PENALTY_LIMIT = 2.0
+__all__ = ["generation_config"]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio: multiplying by it spreads every bit of a seed (Knuth, TAOCP 6.4)."""
-
-
-def check_request(request: GenerationRequest) -> None:
-    """Check that GenAI can do what ``request`` asks.
-
-    Raises:
-        RequestError: it cannot; the message names the input and the accepted range.
-    """
-    for name in ("presence_penalty", "frequency_penalty"):
-        value = getattr(request.sampling, name)
-        if abs(value) > _PENALTY_LIMIT:
-            raise RequestError(
-                f"{name} is {value}; the openvino engine accepts {-_PENALTY_LIMIT} to {_PENALTY_LIMIT} "
-                "(the torch engine more)"
-            )
 
 
 def generation_config(request: GenerationRequest, limit: int, stop_ids: list[int], unused_id: int) -> Any:

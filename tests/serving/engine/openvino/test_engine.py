@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +13,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from checkpoints.errors import RequestError
 from checkpoints.loading import load_model
+from serving.engine.config import EngineConfig
 from serving.engine.contract import Capacity, Engine
+from serving.engine.openvino.engine import OpenVinoEngine
+from serving.engine.openvino.exporting import EXPORTER
+from serving.engine.openvino.pipeline import build_pipeline, kv_blocks
 from serving.engine.request import GenerationRequest, SamplingParameters
 from tests.serving.endpoint import sealed_llama
-from tests.serving.engine.engines import build_engine, drive, finish, token_ids
+from tests.serving.engine.engines import drive, finish, token_ids
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +35,33 @@ def model(checkpoint: Path) -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def folder(checkpoint: Path) -> Path:
-    """Where the converted model is kept, for engines of several settings."""
-    return checkpoint.parent / "converted"
+    """The converted model."""
+    target = checkpoint.parent / "converted"
+    shutil.copytree(checkpoint, target, ignore=shutil.ignore_patterns("*.safetensors"))
+    EXPORTER.convert(checkpoint, target, settings())
+    return target
+
+
+def settings(**options: Any) -> EngineConfig:
+    values = {"slots": 4, "max_context": 128, "prefill_chunk": 16, **options}
+    return EngineConfig(engine="openvino", weights="fp32", kv_dtype="fp32", threads=1, **values)
+
+
+def make_engine(folder: Path, *, stop_ids: list[int] | None = None, **options: Any) -> OpenVinoEngine:
+    config = settings(**options)
+    return OpenVinoEngine(
+        build_pipeline(folder, config),
+        stop_ids=[2] if stop_ids is None else stop_ids,
+        slots=config.slots,
+        max_context=config.max_context,
+        kv_blocks=kv_blocks(config),
+        vocab_size=320,
+    )
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoint: Path, folder: Path) -> Engine:
-    return build_engine("openvino", checkpoint, folder)
+def engine(folder: Path) -> OpenVinoEngine:
+    return make_engine(folder)
 
 
 def prompt(length: int, seed: int = 0) -> list[int]:
@@ -74,13 +100,12 @@ def test_seeds_differ_and_large_seeds_are_accepted(engine: Engine) -> None:
     assert len({tuple(token_ids(events)) for events in found}) == len(seeds)
 
 
-def test_min_tokens_hold_back_every_stop_id(checkpoint: Path, folder: Path, engine: Engine) -> None:
+def test_min_tokens_hold_back_every_stop_id(folder: Path, engine: Engine) -> None:
     (events,) = drive(
         engine, [GenerationRequest([5, 6, 7], SamplingParameters(max_tokens=8, ignore_eos=True))]
     )
     third = token_ids(events)[2]
-    stopping = build_engine("openvino", checkpoint, folder)
-    stopping._stop_ids = [300, third]  # type: ignore[attr-defined]  # a second id beside the first
+    stopping = make_engine(folder, stop_ids=[300, third])
     stopped, held = drive(
         stopping,
         [
@@ -106,12 +131,12 @@ def test_an_id_that_is_no_token_is_refused(engine: Engine) -> None:
         engine.submit(GenerationRequest([5, 320]))
 
 
-def test_a_small_kv_pool_delays_but_changes_nothing(checkpoint: Path, folder: Path, engine: Engine) -> None:
+def test_a_small_kv_pool_delays_but_changes_nothing(folder: Path, engine: Engine) -> None:
     requests = [
         GenerationRequest(prompt(60, seed), SamplingParameters(max_tokens=60, ignore_eos=True))
         for seed in range(4)
     ]
-    small = build_engine("openvino", checkpoint, folder, kv_tokens=160)
+    small = make_engine(folder, kv_tokens=160)
     assert small.capacity.kv_tokens == 160 < engine.capacity.kv_tokens
     most = 0
     handles = [small.submit(request) for request in requests]
@@ -127,10 +152,10 @@ def test_a_small_kv_pool_delays_but_changes_nothing(checkpoint: Path, folder: Pa
     assert [found[handle] for handle in handles] == expected
 
 
-def test_what_the_kv_pool_cannot_hold_is_refused_alone(checkpoint: Path, folder: Path) -> None:
+def test_what_the_kv_pool_cannot_hold_is_refused_alone(folder: Path) -> None:
     # The config forbids kv_tokens below max_context; an engine built otherwise says so all the same.
-    engine = build_engine("openvino", checkpoint, folder, kv_tokens=128)
-    engine._capacity = Capacity(slots=4, max_context=512, kv_tokens=128)  # type: ignore[attr-defined]
+    engine = make_engine(folder, kv_tokens=128)
+    engine._capacity = Capacity(slots=4, max_context=512, kv_tokens=128)
     with pytest.raises(RequestError, match=r"takes 304 tokens.*kv_tokens=128"):
         engine.submit(GenerationRequest(prompt(300), SamplingParameters(max_tokens=4)))
     (short,) = drive(
@@ -139,11 +164,11 @@ def test_what_the_kv_pool_cannot_hold_is_refused_alone(checkpoint: Path, folder:
     assert len(token_ids(short)) == 4
 
 
-def test_a_pipeline_that_gives_up_fails_its_requests_and_goes_on(checkpoint: Path, folder: Path) -> None:
-    engine = build_engine("openvino", checkpoint, folder, kv_tokens=128)
+def test_a_pipeline_that_gives_up_fails_its_requests_and_goes_on(folder: Path) -> None:
+    engine = make_engine(folder, kv_tokens=128)
     # Let it believe in a pool of 512 tokens, so that nothing is held back.
-    engine._capacity = Capacity(slots=4, max_context=512, kv_tokens=512)  # type: ignore[attr-defined]
-    engine._kv_blocks = 16  # type: ignore[attr-defined]
+    engine._capacity = Capacity(slots=4, max_context=512, kv_tokens=512)
+    engine._kv_blocks = 16
     (long,) = drive(engine, [GenerationRequest(prompt(300), SamplingParameters(max_tokens=4))])
     assert isinstance(long[-1].error, RequestError)
     assert "KV cache" in str(long[-1].error)

@@ -18,6 +18,7 @@ from checkpoints.loading import load_model
 from checkpoints.manifest import Manifest, read_manifest
 from serving.engine.config import EngineConfig
 from serving.engine.openvino.exporting import EXPORTER
+from serving.engine.openvino.files import MODEL_NAME, model_folder
 from serving.engine.openvino.loading import load_engine
 from serving.engine.request import GenerationRequest, SamplingParameters
 from tests.serving.endpoint import sealed_llama
@@ -62,6 +63,7 @@ def test_each_precision_is_as_close_as_it_should_be(
     assert smallest_kl <= fidelity.mean_kl <= largest_kl
     engine = load_engine(target, config, manifest)
     (events,) = drive(engine, [GenerationRequest([5, 6], SamplingParameters(max_tokens=4, ignore_eos=True))])
+    engine.close()
     assert len(token_ids(events)) == 4
 
 
@@ -98,3 +100,11 @@ def test_what_fp16_cannot_hold_is_refused(checkpoint: Path, tmp_path: Path) -> N
 def test_a_version_without_its_model_is_refused(checkpoint: Path, manifest: Manifest) -> None:
     with pytest.raises(ServingError, match=r"openvino_model.xml is missing; export"):
         load_engine(checkpoint, settings(), manifest)
+
+
+def test_a_damaged_model_is_refused(checkpoint: Path, manifest: Manifest, tmp_path: Path) -> None:
+    shutil.copyfile(checkpoint / "config.json", tmp_path / "config.json")
+    model_folder(tmp_path).mkdir()
+    (model_folder(tmp_path) / MODEL_NAME).write_text("<net>", encoding="utf-8")
+    with pytest.raises(ServingError, match=r"OpenVINO cannot load"):
+        load_engine(tmp_path, settings(), manifest)
