@@ -56,7 +56,13 @@ class _Projection(nn.Module):
         self.bias: Any = linear.bias
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        projected = torch.matmul(states, self.weight)
+        # The node itself: torch would trace views around a 2-D product, at a tenth of a second each.
+        projected: torch.Tensor = torch.onnx.ops.symbolic(
+            "MatMul",
+            (states, self.weight),
+            dtype=states.dtype,
+            shape=(*states.shape[:-1], self.weight.shape[-1]),
+        )
         return projected if self.bias is None else projected + self.bias
 
 
