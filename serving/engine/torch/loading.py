@@ -8,19 +8,18 @@ from pathlib import Path
 import torch
 
 from checkpoints.errors import ServingError
-from checkpoints.loading import load_model
+from checkpoints.loading import DTYPES
 from checkpoints.manifest import Manifest
 from serving.engine.config import EngineConfig
 from serving.engine.contract import Engine
 from serving.engine.slots.engine import SlotEngine
+from serving.engine.torch.precision import load_in_precision
 from serving.engine.torch.preparation import prepare_model
 from serving.engine.torch.runner import TorchRunner
 from serving.engine.torch.support import check_supported
 from serving.engine.warm_up import warm_up
 
 __all__ = ["load_engine"]
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> Engine:
@@ -36,12 +35,9 @@ def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> E
         ServingError: the KV precision asked for is not the one the model computes in.
     """
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
-    dtype = "auto" if config.weights == "nf4" else config.weights
-    model = load_model(
-        checkpoint, dtype=dtype, device=config.device, trust_remote_code=config.trust_remote_code
-    )
+    model = load_in_precision(checkpoint, config)
     check_supported(model.config, config.max_context)
-    if model.dtype != _DTYPES[config.kv_dtype]:
+    if model.dtype != DTYPES[config.kv_dtype]:
         raise ServingError(
             f"kv_dtype is {config.kv_dtype}, but the model computes in {model.dtype}; export again"
         )

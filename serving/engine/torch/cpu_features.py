@@ -1,0 +1,12 @@
+"""What this machine computes fast."""
+
+from __future__ import annotations
+
+__all__ = ["computes_bf16"]
+
+
+def computes_bf16() -> bool:
+    """Whether products in bfloat16 run on instructions for it: on a GPU, or a CPU that has them."""
+    import torch
+
+    return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,65 @@
+"""NF4: which precision it computes in here, and that the engine's tokens are the model's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoints.errors import UnsupportedCheckpoint
+from checkpoints.loading import load_model
+from checkpoints.manifest import read_manifest
+from checkpoints.quantize import QuantizeConfig, quantize
+from serving.engine.config import EngineConfig
+from serving.engine.request import GenerationRequest, SamplingParameters
+from serving.engine.torch import exporting
+from serving.engine.torch.exporting import EXPORTER
+from serving.engine.torch.loading import load_engine
+from serving.engine.torch.precision import load_in_precision
+from tests.equality import assert_equal_tokens, generate_greedily
+from tests.serving.endpoint import sealed_llama
+from tests.serving.engine.engines import drive, token_ids
+from tests.serving.engine.torch.architectures import prompts
+from tests.tiny_models import build_tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nf4")
+    source = sealed_llama(folder / "source", build_tiny_tokenizer(), dtype=torch.bfloat16)
+    return quantize(QuantizeConfig(source, folder / "packed", fidelity=False))
+
+
+def test_nf4_computed_in_float32_equals_generate(packed: Path) -> None:
+    config = EngineConfig(
+        weights="nf4", kv_dtype="fp32", max_context=128, slots=4, prefill_chunk=16, threads=1, device="cpu"
+    )
+    model = load_in_precision(packed, config)
+    assert {values.dtype for values in model.parameters()} == {torch.float32, torch.uint8}
+    ids = prompts(5)
+    references = [generate_greedily(model, item, 16, []) for item in ids]
+    engine = load_engine(packed, config, read_manifest(packed))
+    sampling = SamplingParameters(max_tokens=16, ignore_eos=True)
+    found = drive(engine, [GenerationRequest(item, sampling) for item in ids])
+    assert_equal_tokens(references, [token_ids(events) for events in found])
+    # The same weights as in bf16, only multiplied more exactly.
+    with torch.inference_mode():
+        tokens = torch.tensor([ids[0]])
+        bf16 = load_model(packed, device="cpu")(tokens).logits.float()
+        torch.testing.assert_close(model(tokens).logits, bf16, atol=0.1, rtol=0.05)
+
+
+@pytest.mark.parametrize(("fast_bf16", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_the_precision_of_computing_is_chosen_at_export(
+    packed: Path, monkeypatch: pytest.MonkeyPatch, fast_bf16: bool, expected: str
+) -> None:
+    monkeypatch.setattr(exporting, "computes_bf16", lambda: fast_bf16)
+    manifest = read_manifest(packed)
+    assert EXPORTER.default_kv_dtype(manifest, "nf4") == expected
+
+
+def test_a_cache_of_another_precision_is_refused(packed: Path) -> None:
+    config = EngineConfig(weights="nf4", kv_dtype="fp16", max_context=64)
+    with pytest.raises(UnsupportedCheckpoint, match="bf16 or fp32, not fp16"):
+        EXPORTER.check(read_manifest(packed), load_model(packed).config, config)
