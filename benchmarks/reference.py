@@ -67,9 +67,9 @@ class Reference:
         import torch
 
         if self._model is None:
-            from transformers import AutoModelForCausalLM
+            from checkpoints.loading import load_model
 
-            self._model = AutoModelForCausalLM.from_pretrained(self._checkpoint, dtype=torch.float32).eval()
+            self._model = load_model(self._checkpoint, dtype="fp32", device="cpu")
         with torch.inference_mode():
             logits = self._model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1].float()
         forbidding = logits.clone()
