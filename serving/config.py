@@ -58,6 +58,9 @@ class ExportConfig:
     prefill_chunk: int = 512
     """Prompt tokens computed per step; running streams wait at most for so many."""
 
+    prefix_cache: bool = False
+    """Compute beginnings that prompts share, such as a system prompt, only once (torch engine)."""
+
     stream_interval: int = 1
     """Tokens sent together to a client that streams; 1 sends each as soon as it is there."""
 

@@ -85,6 +85,8 @@ def _wants_gpu(config: ExportConfig) -> bool:
 def _checked(name: str, config: ExportConfig, manifest: Manifest, model_config: Any) -> EngineConfig:
     """Return the settings of a version for engine ``name``, or raise UnsupportedCheckpoint."""
     exporter = find_exporter(name)
+    if config.prefix_cache and name != "torch":
+        raise UnsupportedCheckpoint(f"prefix_cache is kept by the torch engine, not by {name}")
     weights = config.weights or exporter.default_weights(manifest)
     _check_precision(name, "weights", weights, exporter.weights)
     kv_dtype = config.kv_dtype or exporter.default_kv_dtype(manifest, weights)
@@ -98,6 +100,7 @@ def _checked(name: str, config: ExportConfig, manifest: Manifest, model_config: 
         kv_tokens=config.kv_tokens,
         threads=config.threads,
         prefill_chunk=config.prefill_chunk,
+        prefix_cache=config.prefix_cache,
         stream_interval=config.stream_interval,
         own_process=exporter.own_process,
         device={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[config.device],

@@ -53,6 +53,9 @@ class EngineConfig:
     prefill_chunk: int = 512
     """Prompt tokens computed per step, so that running streams never wait for a whole prompt."""
 
+    prefix_cache: bool = False
+    """Whether beginnings that prompts share, such as a system prompt, are computed only once."""
+
     stream_interval: int = 1
     """Tokens of one stream that are sent together, when that many are not yet due anyway."""
 

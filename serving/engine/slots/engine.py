@@ -13,7 +13,7 @@ from serving.engine.contract import Capacity, Counters, Engine, FinishReason, Ha
 from serving.engine.request import GenerationRequest
 from serving.engine.slots.batch import Batch
 from serving.engine.slots.penalties import Penalties
-from serving.engine.slots.runner import Runner
+from serving.engine.slots.runner import Prefixes, Runner
 from serving.engine.slots.sampler import log_probabilities, most_likely, sample
 from serving.engine.slots.scheduler import Scheduler, Sequence
 
@@ -33,6 +33,7 @@ class SlotEngine(Engine):
         slots: requests that run at once.
         max_context: tokens of one request, prompt and completion together.
         prefill_chunk: prompt tokens of one step.
+        prefixes: keeps the beginnings of prompts; None computes every prompt whole.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class SlotEngine(Engine):
         slots: int,
         max_context: int,
         prefill_chunk: int,
+        prefixes: Prefixes | None = None,
     ) -> None:
         self.counters = Counters()
         self._capacity = Capacity(slots, max_context, kv_tokens=slots * max_context)
@@ -50,6 +52,7 @@ class SlotEngine(Engine):
         self._stop_ids = frozenset(stop_ids)
         self._stop_index = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=runner.device)
         self._runner = runner
+        self._prefixes = prefixes
         self._penalties = Penalties(slots, runner.vocab_size, runner.device)
         self._scheduler = Scheduler(slots, self.counters, self._move_row)
         self._sequences: dict[Handle, Sequence] = {}
@@ -102,17 +105,27 @@ class SlotEngine(Engine):
             if sequence.computed == 0:
                 events.append(TokenEvent(sequence.handle, admitted=True))
             prompt = sequence.request.prompt_ids
-            if sequence.computed == 0 and sequence.request.sampling.penalizes:
-                self._penalties.enter(row, prompt)
+            if sequence.computed == 0:
+                self._enter(row, sequence)
             chunk = prompt[sequence.computed : sequence.computed + budget]
             logits = self._runner.prefill(row, chunk, sequence.computed)
             sequence.computed += len(chunk)
             budget -= len(chunk)
             self.counters.prompt_tokens += len(chunk)
             if not sequence.in_prefill:
+                if self._prefixes is not None:
+                    self._prefixes.save(row, prompt)
                 events += self._choose(logits, [sequence], first_row=row)
         self.counters.prefill_seconds += time.perf_counter() - started
         return events
+
+    def _enter(self, row: int, sequence: Sequence) -> None:
+        """Make ``row`` ready for a request whose prompt is to be computed."""
+        prompt = sequence.request.prompt_ids
+        if sequence.request.sampling.penalizes:
+            self._penalties.enter(row, prompt)
+        if self._prefixes is not None:
+            sequence.computed = self._prefixes.load(row, prompt)
 
     def _decode(self) -> list[TokenEvent]:
         sequences = self._scheduler.decoding()

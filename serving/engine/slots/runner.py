@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-__all__ = ["Runner"]
+__all__ = ["Prefixes", "Runner"]
 
 
 class Runner(Protocol):
@@ -43,3 +43,13 @@ class Runner(Protocol):
 
     def move_row(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` cached positions of row ``source`` to row ``target``."""
+
+
+class Prefixes(Protocol):
+    """What was computed of prompts before; called by the runner's thread, in inference mode."""
+
+    def load(self, row: int, prompt_ids: list[int]) -> int:
+        """Put the known beginning of a prompt into ``row``; return its length, less than the prompt's."""
+
+    def save(self, row: int, prompt_ids: list[int]) -> None:
+        """Keep the beginning of the prompt, which ``row`` holds whole."""

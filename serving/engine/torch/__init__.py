@@ -4,5 +4,6 @@
 ``support.py`` which architectures. ``runner.py`` runs the model over the rows of ``kv_cache.py``
 for the slot engine (``engine/slots``): ``plan.py`` says which rows and positions a pass computes,
 ``masks.py`` what they may see. ``preparation.py`` puts in the fast paths: ``attention.py``,
-``packed_linear.py``, ``norms.py``.
+``packed_linear.py``, ``norms.py``; ``precision.py`` loads the weights, ``prefix_cache.py`` keeps the
+beginnings that prompts share.
 """

@@ -14,6 +14,7 @@ from serving.engine.config import EngineConfig
 from serving.engine.contract import Engine
 from serving.engine.slots.engine import SlotEngine
 from serving.engine.torch.precision import load_in_precision
+from serving.engine.torch.prefix_cache import BLOCK_SIZE, PrefixCache
 from serving.engine.torch.preparation import prepare_model
 from serving.engine.torch.runner import TorchRunner
 from serving.engine.torch.support import check_supported
@@ -42,12 +43,22 @@ def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> E
             f"kv_dtype is {config.kv_dtype}, but the model computes in {model.dtype}; export again"
         )
     prepare_model(model)
+    runner = TorchRunner(model, config.slots, config.max_context)
     engine = SlotEngine(
-        TorchRunner(model, config.slots, config.max_context),
+        runner,
         stop_ids=manifest.tokens.stop,
         slots=config.slots,
         max_context=config.max_context,
         prefill_chunk=config.prefill_chunk,
+        prefixes=_prefixes(runner, config),
     )
     warm_up(engine)
     return engine
+
+
+def _prefixes(runner: TorchRunner, config: EngineConfig) -> PrefixCache | None:
+    """Return the store of prompt beginnings, a quarter as large as the slots' own, if there is to be one."""
+    if not config.prefix_cache:
+        return None
+    blocks = config.slots * config.max_context // (4 * BLOCK_SIZE)
+    return PrefixCache(runner.cache, blocks=max(1, blocks), block_size=BLOCK_SIZE)

@@ -27,7 +27,8 @@ class TorchRunner:
         self.device = model.get_input_embeddings().weight.device
         text = model.config.get_text_config()
         self.vocab_size: int = text.vocab_size
-        self._cache = SlotCache(text.num_hidden_layers, slots, max_context)
+        self.cache = SlotCache(text.num_hidden_layers, slots, max_context)
+        """Keys and values of all rows."""
         self._positions = torch.arange(max_context, device=self.device)
         self._masks = MaskBuilder(text, max_context, model.dtype, self.device)
         self._passes_plan = use_slot_attention(model)
@@ -48,15 +49,15 @@ class TorchRunner:
 
     def move_row(self, source: int, target: int, length: int) -> None:
         """Move the keys and values of row ``source`` to row ``target``."""
-        self._cache.move_row(source, target, length)
+        self.cache.move_row(source, target, length)
 
     def _forward(self, token_ids: torch.Tensor, plan: Plan) -> torch.Tensor:
-        self._cache.plan = plan
+        self.cache.plan = plan
         output = self._model(
             input_ids=token_ids,
             attention_mask=self._masks.build(plan.positions, plan.length),
             position_ids=plan.positions,
-            past_key_values=self._cache,
+            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
             **({PLAN: plan} if self._passes_plan else {}),

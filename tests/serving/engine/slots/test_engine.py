@@ -41,7 +41,7 @@ def test_a_shifted_cache_is_noticed(model: PreTrainedModel, engine: SlotEngine) 
         for event in engine.step():
             found[event.handle] += event.token_ids
         with torch.inference_mode():
-            for layer in engine._runner._cache.layers:
+            for layer in engine._runner.cache.layers:
                 layer.keys[:, :, 0] = 1.0
     with pytest.raises(AssertionError):
         assert_equal_tokens(expected, list(found.values()))
