@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from checkpoints.errors import UnsupportedCheckpoint
+from serving.engine.onnx.projection import Projection
 
 __all__ = ["DenseExperts", "is_fused_experts"]
 
@@ -31,22 +32,21 @@ class DenseExperts(nn.Module):
         fused: a module of the kind that ``transformers``' ``use_experts_implementation`` decorates.
 
     Raises:
-        UnsupportedCheckpoint: the experts have biases, no gate, or norms of their own.
+        UnsupportedCheckpoint: the experts have no gate, or norms of their own.
     """
 
     def __init__(self, fused: Any) -> None:
         super().__init__()
-        plain = getattr(fused, "has_gate", False) and hasattr(fused, "gate_up_proj")
-        if not plain or getattr(fused, "has_bias", False) or getattr(fused, "has_post_expert_norm", False):
+        gated = getattr(fused, "has_gate", False) and hasattr(fused, "gate_up_proj")
+        if not gated or getattr(fused, "has_post_expert_norm", False):
             raise UnsupportedCheckpoint(
                 f"the onnx engine does not know experts like {type(fused).__name__}; use the torch engine"
             )
         self._gate = fused._apply_gate
+        biased = bool(getattr(fused, "has_bias", False))
         transposed = bool(getattr(fused, "is_transposed", False))
-        self.gate_up = nn.ParameterList(_matrices(fused.gate_up_proj, transposed=transposed))
-        del fused.gate_up_proj
-        self.down = nn.ParameterList(_matrices(fused.down_proj, transposed=transposed))
-        del fused.down_proj
+        self.gate_up = nn.ModuleList(_projections(fused, "gate_up_proj", transposed, biased))
+        self.down = nn.ModuleList(_projections(fused, "down_proj", transposed, biased))
 
     def forward(
         self, states: torch.Tensor, chosen: torch.Tensor, chosen_weights: torch.Tensor
@@ -55,13 +55,17 @@ class DenseExperts(nn.Module):
         total = torch.zeros_like(states)
         for expert, (gate_up, down) in enumerate(zip(self.gate_up, self.down, strict=True)):
             weight = (chosen_weights * (chosen == expert)).sum(dim=-1, keepdim=True)
-            total = total + weight * torch.matmul(self._gate(torch.matmul(states, gate_up)), down)
+            total = total + weight * down(self._gate(gate_up(states)))
         return total
 
 
-def _matrices(weight: torch.Tensor, *, transposed: bool) -> list[nn.Parameter]:
-    """``[experts, out, in]`` (or ``[experts, in, out]``) -> one ``[in, out]`` per expert."""
-    return [
-        nn.Parameter((one if transposed else one.t()).contiguous(), requires_grad=False)
-        for one in weight.data
+def _projections(fused: Any, name: str, transposed: bool, biased: bool) -> list[Projection]:
+    """Take ``[experts, out, in]`` (``[experts, in, out]`` if ``transposed``) apart; delete the whole."""
+    weights = getattr(fused, name).data
+    biases = getattr(fused, f"{name}_bias").data if biased else [None] * len(weights)
+    parts = [
+        Projection(weight if transposed else weight.t(), bias)
+        for weight, bias in zip(weights, biases, strict=True)
     ]
+    delattr(fused, name)
+    return parts

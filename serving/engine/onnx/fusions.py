@@ -17,6 +17,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from serving.engine.onnx.experts import DenseExperts, is_fused_experts
+from serving.engine.onnx.projection import Projection
 
 __all__ = ["fused"]
 
@@ -32,8 +33,10 @@ def fused(model: Any, *, keep: frozenset[nn.Module] = frozenset()) -> Iterator[N
     rotations = {sys.modules[type(part).__module__] for part in model.modules()}
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear | Conv1D) and child not in keep:
-                setattr(parent, name, _Projection(child))
+            if isinstance(child, nn.Linear) and child not in keep:
+                setattr(parent, name, Projection(child.weight.data.t(), child.bias))
+            elif isinstance(child, Conv1D):
+                setattr(parent, name, Projection(child.weight.data, child.bias))
             elif is_fused_experts(child):
                 setattr(parent, name, DenseExperts(child))
             elif _is_rms_norm(child):
@@ -43,27 +46,6 @@ def fused(model: Any, *, keep: frozenset[nn.Module] = frozenset()) -> Iterator[N
             if _rotates_halves(getattr(module, "apply_rotary_pos_emb", None)):
                 stack.enter_context(_one_node_rotation(module))
         yield
-
-
-class _Projection(nn.Module):
-    """``x @ weight + bias`` with the weight as ``[in, out]``, the form that onnxruntime packs."""
-
-    def __init__(self, linear: nn.Module) -> None:
-        super().__init__()
-        weight: Any = linear.weight
-        stored = weight.data if isinstance(linear, Conv1D) else weight.data.t()
-        self.weight = nn.Parameter(stored.contiguous(), requires_grad=False)
-        self.bias: Any = linear.bias
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        # The node itself: torch would trace views around a 2-D product, at a tenth of a second each.
-        projected: torch.Tensor = torch.onnx.ops.symbolic(
-            "MatMul",
-            (states, self.weight),
-            dtype=states.dtype,
-            shape=(*states.shape[:-1], self.weight.shape[-1]),
-        )
-        return projected if self.bias is None else projected + self.bias
 
 
 class _RMSNorm(nn.Module):

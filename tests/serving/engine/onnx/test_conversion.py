@@ -89,6 +89,20 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(converted: tuple[str, Path]
 
 
 @pytest.mark.parametrize("converted", ["fp32"], indirect=True)
+def test_many_rows_of_different_lengths_equal_torch(checkpoint: Path, converted: tuple[str, Path]) -> None:
+    _, target = converted
+    rows = [prompt(length, seed=length) for length in range(2, 34)]
+    runner = OnnxRunner(open_session(target, 2), slots=len(rows), max_context=CONTEXT)
+    for row, ids in enumerate(rows):
+        runner.prefill(row, ids[:-1], 0)
+    found = runner.decode([ids[-1] for ids in rows], [len(ids) - 1 for ids in rows])
+    model = load_model(checkpoint, dtype="fp32")
+    with torch.inference_mode():
+        expected = torch.stack([model(torch.tensor([ids])).logits[0, -1] for ids in rows])
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("converted", ["fp32"], indirect=True)
 def test_a_corrupted_weight_is_noticed(checkpoint: Path, converted: tuple[str, Path], tmp_path: Path) -> None:
     _, target = converted
     expected = probe(load_model(checkpoint, dtype="fp32"))
