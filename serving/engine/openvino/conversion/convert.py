@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,13 @@ def convert_checkpoint(checkpoint: Path, folder: Path, weights: str, *, trust_re
         trust_remote_code: run Python code that comes with the checkpoint.
 
     Raises:
-        UnsupportedCheckpoint: a weight does not fit fp16, or the attention cannot be expressed.
+        UnsupportedCheckpoint: a weight does not fit fp16 or is not finite, or the attention cannot be expressed.
         CheckpointError: the checkpoint cannot be loaded.
     """
     with progress() as bar:
         task = bar.add_task("converting to OpenVINO", total=4, note="loading")
         model = load_model(checkpoint, dtype="fp32", device="cpu", trust_remote_code=trust_remote_code)
-        if weights != "fp32":
-            _check_range(model, checkpoint)
+        _check_range(model, checkpoint, weights)
         bar.update(task, advance=1, note="tracing")
         graph = to_graph(model)
         bar.update(task, advance=1, note=f"packing to {weights}")
@@ -64,10 +64,13 @@ def to_graph(model: Any) -> ov.Model:
     return graph
 
 
-def _check_range(model: Any, checkpoint: Path) -> None:
+def _check_range(model: Any, checkpoint: Path, weights: str) -> None:
+    """Refuse what the precision cannot hold, NaN included: GenAI would end every request beside it."""
     for name, tensor in model.named_parameters():
         largest = float(tensor.detach().abs().max()) if tensor.numel() else 0.0
-        if not largest <= _FP16_MAX:
+        if not math.isfinite(largest):
+            raise UnsupportedCheckpoint(f"{checkpoint}: {name} holds {largest}; the checkpoint is damaged")
+        if weights != "fp32" and largest > _FP16_MAX:
             raise UnsupportedCheckpoint(
                 f"{checkpoint}: {name} holds {largest:g}, more than fp16 can ({_FP16_MAX:g}); "
                 "export with --weights fp32, or with --engine torch"

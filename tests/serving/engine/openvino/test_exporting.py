@@ -87,14 +87,20 @@ def test_nf4_gpu_and_wrong_caches_are_refused(checkpoint: Path, manifest: Manife
         EXPORTER.check(manifest, latent, settings("int8", kv_dtype="u8"))
 
 
-def test_what_fp16_cannot_hold_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "weights", "said"),
+    [(70_000.0, "int8", "holds 70000, more than fp16"), (float("nan"), "fp32", "holds nan; .*damaged")],
+)
+def test_what_cannot_be_held_is_refused(
+    checkpoint: Path, tmp_path: Path, value: float, weights: str, said: str
+) -> None:
     model = LlamaForCausalLM.from_pretrained(checkpoint)
     with torch.no_grad():
-        model.model.layers[1].mlp.up_proj.weight[3, 4] = 70_000.0
-    model.save_pretrained(tmp_path / "large")
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = value
+    model.save_pretrained(tmp_path / "odd")
     (tmp_path / "target").mkdir()
-    with pytest.raises(UnsupportedCheckpoint, match=r"layers.1.mlp.up_proj.weight holds 70000"):
-        EXPORTER.convert(tmp_path / "large", tmp_path / "target", settings("int8"))
+    with pytest.raises(UnsupportedCheckpoint, match=rf"layers\.1\.mlp\.up_proj\.weight {said}"):
+        EXPORTER.convert(tmp_path / "odd", tmp_path / "target", settings(weights))
 
 
 def test_a_version_without_its_model_is_refused(checkpoint: Path, manifest: Manifest) -> None:
