@@ -36,7 +36,7 @@ def convert_checkpoint(checkpoint: Path, folder: Path, weights: str, *, trust_re
         trust_remote_code: run Python code that comes with the checkpoint.
 
     Raises:
-        UnsupportedCheckpoint: a weight does not fit fp16 or is not finite, or the attention cannot be expressed.
+        UnsupportedCheckpoint: a weight does not fit fp16 or is not finite, or the attention has no such form.
         CheckpointError: the checkpoint cannot be loaded.
     """
     with progress() as bar:
