@@ -13,6 +13,7 @@ from serving.engine.contract import Capacity, Counters, Engine, FinishReason, Ha
 from serving.engine.request import GenerationRequest
 from serving.engine.slots.batch import Batch
 from serving.engine.slots.penalties import Penalties
+from serving.engine.slots.prefill_budget import PrefillBudget
 from serving.engine.slots.runner import Prefixes, Runner
 from serving.engine.slots.sampler import log_probabilities, most_likely, sample
 from serving.engine.slots.scheduler import Scheduler, Sequence
@@ -32,7 +33,7 @@ class SlotEngine(Engine):
         stop_ids: token ids that end a request.
         slots: requests that run at once.
         max_context: tokens of one request, prompt and completion together.
-        prefill_chunk: prompt tokens of one step.
+        prefill_chunk: prompt tokens of one step at most.
         prefixes: keeps the beginnings of prompts; None computes every prompt whole.
     """
 
@@ -48,7 +49,7 @@ class SlotEngine(Engine):
     ) -> None:
         self.counters = Counters()
         self._capacity = Capacity(slots, max_context, kv_tokens=slots * max_context)
-        self._prefill_chunk = prefill_chunk
+        self._budget = PrefillBudget(prefill_chunk)
         self._stop_ids = frozenset(stop_ids)
         self._stop_index = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=runner.device)
         self._runner = runner
@@ -98,25 +99,31 @@ class SlotEngine(Engine):
 
     def _prefill(self) -> list[TokenEvent]:
         events: list[TokenEvent] = []
-        budget = self._prefill_chunk
+        budget = self._budget.tokens(streams=bool(self._scheduler.decoding()))
+        computed = 0
         started = time.perf_counter()
         while budget > 0 and (work := self._scheduler.next_prefill()) is not None:
             row, sequence = work
-            if sequence.computed == 0:
-                events.append(TokenEvent(sequence.handle, admitted=True))
             prompt = sequence.request.prompt_ids
             if sequence.computed == 0:
+                events.append(TokenEvent(sequence.handle, admitted=True))
                 self._enter(row, sequence)
             chunk = prompt[sequence.computed : sequence.computed + budget]
             logits = self._runner.prefill(row, chunk, sequence.computed)
             sequence.computed += len(chunk)
             budget -= len(chunk)
-            self.counters.prompt_tokens += len(chunk)
+            computed += len(chunk)
             if not sequence.in_prefill:
                 if self._prefixes is not None:
                     self._prefixes.save(row, prompt)
                 events += self._choose(logits, [sequence], first_row=row)
-        self.counters.prefill_seconds += time.perf_counter() - started
+        if computed:
+            if self._runner.device.type == "cuda":
+                torch.cuda.synchronize()  # a chunk that ends no prompt is still being computed
+            seconds = time.perf_counter() - started
+            self._budget.prefilled(computed, seconds)
+            self.counters.prompt_tokens += computed
+            self.counters.prefill_seconds += seconds
         return events
 
     def _enter(self, row: int, sequence: Sequence) -> None:
@@ -139,7 +146,9 @@ class SlotEngine(Engine):
         self.counters.last_batch = len(sequences)
         self.counters.peak_batch = max(self.counters.peak_batch, len(sequences))
         events = self._choose(logits, sequences, first_row=0)
-        self.counters.decode_seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self._budget.decoded(seconds)
+        self.counters.decode_seconds += seconds
         return events
 
     def _choose(self, logits: torch.Tensor, sequences: list[Sequence], first_row: int) -> list[TokenEvent]:

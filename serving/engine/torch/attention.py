@@ -1,8 +1,8 @@
 """Attention over rows of different lengths, for models whose own choice is PyTorch's SDPA on CPU.
 
-A decode pass computes one token per row. Query heads that share a key head become the query's
-length, so that keys and values are read once and never repeated, and rows attend in runs of
-similar length instead of all over the longest. Everything else is left to transformers.
+Keys and values are never repeated for the query heads that share them, and in a decode pass rows
+attend in runs of similar length instead of all over the longest. What a model asks for beyond
+scores, mask and softmax is left to transformers.
 """
 
 from __future__ import annotations
@@ -62,25 +62,59 @@ def slot_attention(
     plan: Plan | None = kwargs.pop(PLAN, None)
     if (
         plan is None
-        or not plan.segments
         or dropout
         or attention_mask is None
         or any(kwargs.get(name) is not None for name in _SPECIAL)
     ):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    attend = _attend_prompt if plan.is_prefill else _attend_rows
+    return attend(plan, query, key, value, attention_mask, scaling), None
+
+
+def _attend_prompt(
+    plan: Plan,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float | None,
+) -> torch.Tensor:
+    """One row: its key heads become the batch, so that the query heads that share one read one copy."""
+    _, heads, length, size = query.shape
+    kv_heads = key.shape[1]
+    group = heads // kv_heads
+    output = torch.nn.functional.scaled_dot_product_attention(
+        query.view(kv_heads, group, length, size),
+        key.transpose(0, 1).expand(-1, group, -1, -1),
+        value.transpose(0, 1).expand(-1, group, -1, -1),
+        attn_mask=mask,
+        scale=scaling,
+    )
+    return output.reshape(1, heads, length, value.shape[-1]).transpose(1, 2)
+
+
+def _attend_rows(
+    plan: Plan,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float | None,
+) -> torch.Tensor:
+    """One token of each row: query heads that share a key head become the query's length."""
     rows, heads, _, size = query.shape
     kv_heads = key.shape[1]
     query = query.reshape(rows, kv_heads, heads // kv_heads, size)
     output = query.new_empty((rows, kv_heads, heads // kv_heads, value.shape[-1]))
-    for first, last, length in plan.segments:
+    for first, last, length in plan.segments or ((0, rows, plan.length),):
         output[first:last] = torch.nn.functional.scaled_dot_product_attention(
             query[first:last],
             key[first:last, :, :length],
             value[first:last, :, :length],
-            attn_mask=attention_mask[first:last, :, :, :length],
+            attn_mask=mask[first:last, :, :, :length],
             scale=scaling,
         )
-    return output.view(rows, 1, heads, value.shape[-1]), None
+    return output.view(rows, 1, heads, value.shape[-1])
 
 
 AttentionInterface.register(NAME, slot_attention)

@@ -46,6 +46,11 @@ class Plan:
         self._start = start
         self._places: dict[tuple[int, int, torch.device], torch.Tensor] = {}
 
+    @property
+    def is_prefill(self) -> bool:
+        """Whether this is a chunk of one prompt."""
+        return self._start is not None
+
     @classmethod
     def empty(cls) -> Plan:
         """Return the plan of a cache that has seen no pass."""
