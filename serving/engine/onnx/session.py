@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from checkpoints.errors import ServingError
+from serving.cpus import available_cpus
 
 __all__ = ["MODEL_NAME", "WEIGHTS_NAME", "open_session"]
 
@@ -34,9 +34,10 @@ def open_session(directory: Path, threads: int | None) -> Any:
             "this version runs in onnxruntime, which is not installed; pip install 'trimaran[onnx]'"
         ) from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or available_cpus()
     options.inter_op_num_threads = 1
     # Waiting threads sleep: Triton's threads and the sampler need the same cores between two steps.
+    # Spinning cost 28 ms a step of SmolLM2-135M instead of 24, and 116 instead of 96 at batch 32.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     path = directory / MODEL_NAME
