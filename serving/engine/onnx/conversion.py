@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 def convert(checkpoint: Path, target: Path, weights: str) -> None:
     """Write the ONNX files of ``checkpoint`` into ``target``; both appear when they are verified.
 
-    The model is loaded in float32: 16-bit weights are float32 numbers, so nothing is rounded. Memory
-    holds it twice while it is written and verified.
+    The model is loaded in float32: 16-bit weights are float32 numbers, so nothing is rounded. At
+    its peak, memory holds three times the float32 weights, and five to six times when they are quantized.
 
     Args:
         checkpoint: a directory with an unquantized causal LM.
