@@ -179,7 +179,7 @@ def _microseconds(step: StepTime) -> dict[str, float]:
         "fixed_us": round(1e6 * step.fixed, 2),
         "per_row_us": round(1e6 * step.per_row, 3),
         "per_context_us": round(1e6 * step.per_context, 4),
-        "r_squared": round(step.r_squared, 4),
+        "median_error": round(step.median_error, 4),
     }
 
 

@@ -41,8 +41,8 @@ class StepTime:
     per_row: float
     per_context: float
 
-    r_squared: float = 1.0
-    """Share of the variance explained; 1 is all of it."""
+    median_error: float = 0.0
+    """How far the model is from the steps it was fitted to: median of |model / measured - 1|."""
 
     def seconds(self, rows: int, positions: float) -> float:
         """Return the time of one step."""
@@ -96,11 +96,8 @@ def fit_step_time(observations: Sequence[Observation]) -> StepTime:
             break
         # A part below zero is noise around zero: leave it out and fit the others again.
         free.pop(int(solution.argmin()))
-    spread = float(((seconds - seconds.mean()) ** 2).sum())
-    left = float(((seconds - design @ parts) ** 2).sum())
-    return StepTime(
-        float(parts[0]), float(parts[1]), float(parts[2]), r_squared=1 - left / spread if spread else 1.0
-    )
+    errors = np.abs(design @ parts / seconds - 1)
+    return StepTime(float(parts[0]), float(parts[1]), float(parts[2]), float(np.median(errors)))
 
 
 def floor_of(
