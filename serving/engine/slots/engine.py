@@ -13,7 +13,7 @@ from serving.engine.contract import Capacity, Counters, Engine, FinishReason, Ha
 from serving.engine.request import GenerationRequest
 from serving.engine.slots.batch import Batch
 from serving.engine.slots.penalties import Penalties
-from serving.engine.slots.prefill_budget import PrefillBudget
+from serving.engine.slots.prefill_budget import SMALLEST, PrefillBudget
 from serving.engine.slots.runner import Prefixes, Runner
 from serving.engine.slots.sampler import log_probabilities, most_likely, sample
 from serving.engine.slots.scheduler import Scheduler, Sequence
@@ -102,13 +102,15 @@ class SlotEngine(Engine):
         budget = self._budget.tokens(streams=bool(self._scheduler.decoding()))
         computed = 0
         started = time.perf_counter()
-        while budget > 0 and (work := self._scheduler.next_prefill()) is not None:
+        # What is left of the budget after one prompt is too little to begin another with, or is used.
+        while (not computed or budget >= SMALLEST) and (work := self._scheduler.next_prefill()) is not None:
             row, sequence = work
             prompt = sequence.request.prompt_ids
             if sequence.computed == 0:
                 events.append(TokenEvent(sequence.handle, admitted=True))
                 self._enter(row, sequence)
-            chunk = prompt[sequence.computed : sequence.computed + budget]
+            size = self._budget.chunk(len(prompt) - sequence.computed, budget)
+            chunk = prompt[sequence.computed : sequence.computed + size]
             logits = self._runner.prefill(row, chunk, sequence.computed)
             sequence.computed += len(chunk)
             budget -= len(chunk)

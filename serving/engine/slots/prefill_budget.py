@@ -1,19 +1,27 @@
 """How much of a prompt may be computed in one step, so that running streams do not stall.
 
-A step's time is what a running stream waits for its next token. The budget is relative: computing
-prompts may take ``STALL`` times as long as the decode pass of the same step, whatever the machine,
-the model and the number of streams. Both costs are measured while serving.
+What a running stream waits for its next token is a decode pass and what is computed of prompts
+before it. The budget is relative: prompts may take ``STALL`` times as long as a decode pass,
+whatever the machine, the model and the number of streams. Both costs are measured while serving.
 """
 
 from __future__ import annotations
 
-__all__ = ["STALL", "PrefillBudget"]
+import math
 
-STALL = 1.25
-"""Prefill time of a step in decode times; a stream then waits at most 2.25 times as long as without."""
+__all__ = ["SMALLEST", "STALL", "PrefillBudget"]
 
-_SMALLEST = 16
-"""Tokens of a chunk at least: fewer cost almost as much, since each pass reads all weights."""
+STALL = 1.6
+"""Time for prompts in decode passes; between tokens a stream then waits 2.6 times as long as without."""
+
+SMALLEST = 32
+"""Tokens that are computed in any case: each pass reads all weights, so few tokens cost almost as much."""
+
+_REST = 1.25
+"""A rest of a prompt that is larger than the budget by less than this factor is not split again."""
+
+_TELLING = 16
+"""Tokens from which on a pass says what a chunk costs per token."""
 
 _WEIGHT = 0.3
 """Of a new measurement against those before."""
@@ -36,7 +44,16 @@ class PrefillBudget:
         if not streams or self._decode_seconds is None or self._token_seconds is None:
             return self._largest
         affordable = int(STALL * self._decode_seconds / self._token_seconds)
-        return min(self._largest, max(_SMALLEST, affordable))
+        return min(self._largest, max(SMALLEST, affordable))
+
+    def chunk(self, left: int, budget: int) -> int:
+        """Return how many of the ``left`` tokens of one prompt to compute within ``budget``.
+
+        Pieces of a prompt are about equal: a small last one would cost a whole pass.
+        """
+        if left <= min(budget * _REST, self._largest):
+            return left
+        return math.ceil(left / math.ceil(left / budget))
 
     def decoded(self, seconds: float) -> None:
         """Note the time of a decode pass and of choosing its tokens."""
@@ -44,7 +61,7 @@ class PrefillBudget:
 
     def prefilled(self, tokens: int, seconds: float) -> None:
         """Note the time that a step spent on ``tokens`` tokens of prompts."""
-        if tokens >= _SMALLEST:  # the cost of a pass over a few tokens says nothing of a chunk's
+        if tokens >= _TELLING:
             self._token_seconds = _mean(self._token_seconds, seconds / tokens)
 
 
