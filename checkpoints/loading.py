@@ -54,6 +54,7 @@ def load_model(
     trust_remote_code: bool = False,
     revision: str | None = None,
     base: str | Path | None = None,
+    device_map: str | dict[str, Any] | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model for inference.
 
@@ -66,6 +67,7 @@ def load_model(
         trust_remote_code: run Python code that comes with the checkpoint.
         revision: branch, tag or commit of a hub id.
         base: for an adapter directory, the base to use instead of the recorded one.
+        device_map: spreads the model over several devices, as accelerate takes it; not for adapters.
 
     Returns:
         The model in ``eval()`` mode; for an adapter, a ``PeftModel`` on its base.
@@ -86,7 +88,9 @@ def load_model(
     if wanted == "auto" and (where.kind in ("gguf", "nf4") or quantization):
         wanted = torch.bfloat16
     placement: dict[str, Any] = {"dtype": wanted}
-    if target != "cpu":
+    if device_map is not None:
+        placement["device_map"] = device_map
+    elif target != "cpu":
         placement["device_map"] = {"": target}
     pack = None
     if quantization is not None and where.kind != "nf4":

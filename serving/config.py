@@ -98,6 +98,9 @@ class ExportConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where the engine runs; ``auto`` takes a GPU where the server finds one."""
 
+    device_map: Literal["none", "auto"] = "none"
+    """``auto`` spreads one model over all GPUs, for models larger than one (torch engine)."""
+
     infer_model: bool = True
     """Also write ``NAME_infer``, which answers unary KServe-v2 ``infer`` calls."""
 

@@ -87,6 +87,8 @@ def _checked(name: str, config: ExportConfig, manifest: Manifest, model_config: 
     exporter = find_exporter(name)
     if config.prefix_cache and name != "torch":
         raise UnsupportedCheckpoint(f"prefix_cache is kept by the torch engine, not by {name}")
+    if config.device_map != "none" and name != "torch":
+        raise UnsupportedCheckpoint(f"device_map is for the torch engine, not for {name}")
     weights = config.weights or exporter.default_weights(manifest)
     _check_precision(name, "weights", weights, exporter.weights)
     kv_dtype = config.kv_dtype or exporter.default_kv_dtype(manifest, weights)
@@ -103,6 +105,7 @@ def _checked(name: str, config: ExportConfig, manifest: Manifest, model_config: 
         prefix_cache=config.prefix_cache,
         stream_interval=config.stream_interval,
         own_process=exporter.own_process,
+        device_map=config.device_map,
         device={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[config.device],
         trust_remote_code=manifest.remote_code,
     )

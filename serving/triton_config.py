@@ -34,7 +34,9 @@ def model_config(config: ExportConfig) -> pb.ModelConfig:
     group = model.instance_group.add()
     _set(group, "name", "engine")
     _set(group, "count", config.instances)
-    _set(group, "kind", pb.ModelInstanceGroup.Kind.Value(_KINDS[config.device]))
+    # A model that is spread over several GPUs places itself: Triton must bind it to none.
+    kind = "KIND_MODEL" if config.device_map == "auto" else _KINDS[config.device]
+    _set(group, "kind", pb.ModelInstanceGroup.Kind.Value(kind))
     return model
 
 

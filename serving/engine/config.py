@@ -65,6 +65,9 @@ class EngineConfig:
     device: str = "auto"
     """``auto`` (a GPU where there is one), ``cpu`` or ``cuda``."""
 
+    device_map: str = "none"
+    """``auto`` spreads the layers of one model over all GPUs; ``none`` keeps it on one device."""
+
     trust_remote_code: bool = False
     """Whether the checkpoint's own Python code may run; set by name at export only."""
 
@@ -79,6 +82,7 @@ class EngineConfig:
             ("weights", WEIGHTS),
             ("kv_dtype", KV_DTYPES),
             ("device", ("auto", "cpu", "cuda")),
+            ("device_map", ("none", "auto")),
         ):
             value = getattr(self, name)
             if value not in accepted:

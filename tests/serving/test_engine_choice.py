@@ -63,6 +63,7 @@ def test_nf4_is_for_the_torch_engine(make_checkpoint: Make) -> None:
     [
         ({"engine": "torch", "weights": "int8"}, r"weights is int8.*torch engine.*--engine o"),
         ({"engine": "openvino", "prefix_cache": True}, r"prefix_cache.*not by openvino.*--engine torch"),
+        ({"engine": "openvino", "device_map": "auto"}, r"device_map.*not for openvino.*--engine torch"),
         ({"engine": "openvino", "weights": "nf4"}, r"weights is nf4.*openvino engine.*no engine"),
         ({"engine": "openvino", "weights": "bf16"}, r"weights is bf16.*openvino engine.*--engine torch"),
         ({"engine": "torch", "kv_dtype": "u8"}, r"kv_dtype is u8.*torch engine.*--engine openvino"),

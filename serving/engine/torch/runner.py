@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from serving.engine.torch.attention import PLAN, use_slot_attention
 from serving.engine.torch.kv_cache import SlotCache
 from serving.engine.torch.masks import MaskBuilder
+from serving.engine.torch.placement import input_device
 from serving.engine.torch.plan import Plan
 
 __all__ = ["TorchRunner"]
@@ -24,7 +25,7 @@ class TorchRunner:
 
     def __init__(self, model: PreTrainedModel, slots: int, max_context: int) -> None:
         self._model = model
-        self.device = model.get_input_embeddings().weight.device
+        self.device = input_device(model)
         text = model.config.get_text_config()
         self.vocab_size: int = text.vocab_size
         self.cache = SlotCache(text.num_hidden_layers, slots, max_context)
