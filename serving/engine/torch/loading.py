@@ -44,6 +44,8 @@ def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> E
         )
     prepare_model(model)
     runner = TorchRunner(model, config.slots, config.max_context)
+    if config.device_map == "none":
+        runner.capture_graphs()
     engine = SlotEngine(
         runner,
         stop_ids=manifest.tokens.stop,

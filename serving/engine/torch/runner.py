@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from transformers import PreTrainedModel
 
 from serving.engine.torch.attention import PLAN, use_slot_attention
+from serving.engine.torch.cuda_graphs import DecodeGraphs
 from serving.engine.torch.kv_cache import SlotCache
 from serving.engine.torch.masks import MaskBuilder
 from serving.engine.torch.placement import input_device
 from serving.engine.torch.plan import Plan
 
 __all__ = ["TorchRunner"]
+
+logger = logging.getLogger(__name__)
 
 
 class TorchRunner:
@@ -28,11 +33,26 @@ class TorchRunner:
         self.device = input_device(model)
         text = model.config.get_text_config()
         self.vocab_size: int = text.vocab_size
-        self.cache = SlotCache(text.num_hidden_layers, slots, max_context)
+        room = max_context + 1  # the last position is for the idle rows of a CUDA graph
+        self.cache = SlotCache(text.num_hidden_layers, slots, room)
         """Keys and values of all rows."""
         self._positions = torch.arange(max_context, device=self.device)
-        self._masks = MaskBuilder(text, max_context, model.dtype, self.device)
+        self._masks = MaskBuilder(text, room, model.dtype, self.device)
         self._passes_plan = use_slot_attention(model)
+        self._graphs: DecodeGraphs | None = None
+
+    @torch.inference_mode()
+    def capture_graphs(self) -> None:
+        """Decode by CUDA graphs from now on, where the model is on one GPU and can be captured."""
+        if self.device.type != "cuda":
+            return
+        graphs = DecodeGraphs(self._forward, self.cache.slots, self.cache.positions, self.device)
+        try:
+            graphs.capture_all()
+        except RuntimeError as error:  # mixture of experts, for one, asks the GPU how many rows go where
+            logger.warning("decoding without CUDA graphs: %s", error)
+            return
+        self._graphs = graphs
 
     def prefill(self, row: int, token_ids: list[int], start: int) -> torch.Tensor:
         """Compute ``token_ids`` of one prompt at positions ``start``...; return float32 ``[1, vocab]``.
@@ -45,6 +65,8 @@ class TorchRunner:
 
     def decode(self, token_ids: list[int], positions: list[int]) -> torch.Tensor:
         """Compute one token in each of rows ``0..n-1``; return float32 ``[n, vocab]``."""
+        if self._graphs is not None:
+            return self._graphs.decode(token_ids, positions)
         ids, at = torch.tensor([token_ids, positions], device=self.device).unsqueeze(2)
         return self._forward(ids, Plan.decode(at, [position + 1 for position in positions]))
 
@@ -57,7 +79,8 @@ class TorchRunner:
         output = self._model(
             input_ids=token_ids,
             attention_mask=self._masks.build(plan.positions, plan.length),
-            position_ids=plan.positions,
+            # The scratch position may lie beyond a table of learned positions.
+            position_ids=plan.positions.clamp(max=self.cache.positions - 2),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
