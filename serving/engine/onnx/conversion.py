@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def convert(checkpoint: Path, target: Path, weights: str) -> None:
             check_file(packed)
             check_finite(packed, expected)
             written = packed
+        # onnx writes external data for its owner alone; Triton may run as another user.
+        shutil.copymode(written / MODEL_NAME, written / WEIGHTS_NAME)
         # The graph last: where it is, its weights are.
         for name in (WEIGHTS_NAME, MODEL_NAME):
             os.replace(written / name, target / name)

@@ -52,6 +52,7 @@ def settings(weights: str = "fp32", **options: object) -> EngineConfig:
 def test_the_directory_holds_graph_and_weights_and_nothing_else(converted: tuple[str, Path]) -> None:
     _, target = converted
     assert sorted(path.name for path in target.iterdir()) == [MODEL_NAME, WEIGHTS_NAME]
+    assert len({path.stat().st_mode for path in target.iterdir()}) == 1  # whoever reads one reads the other
     check_file(target)
 
 
