@@ -95,7 +95,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--weights", choices=("fp32", "bf16", "fp16", "int8", "int4"), default=default_precision())
     add("--through", choices=("inprocess", "triton"), default="inprocess", help="Triton: over gRPC")
     add("--tokens", type=int, default=2000, metavar="N", help="tokens of the long prompt (default 2000)")
-    add("--prefill-chunk", type=int, default=512, metavar="N", help="prompt tokens per step (default 512)")
+    add("--prefill-chunk", type=int, default=None, metavar="N", help="prompt tokens per step (engine's own)")
     add("--rounds", type=int, default=3, metavar="N", help="how often; the middle one is told (default 3)")
     add("--threads", type=int, help="math threads of the engine (default: the cores)")
     add("--checkpoint", type=Path, help="another checkpoint with a manifest (default: SmolLM2-135M-Instruct)")

@@ -55,8 +55,8 @@ class ExportConfig:
     """Positions of the KV cache, all requests together; by default slots times max_context. Fewer save
     memory on engines with a paged cache (openvino), and requests that find none wait."""
 
-    prefill_chunk: int = 512
-    """Prompt tokens computed per step; running streams wait at most for so many."""
+    prefill_chunk: int | None = None
+    """Prompt tokens computed per step at most; running streams wait for so many. By default the engine's."""
 
     prefix_cache: bool = False
     """Compute beginnings that prompts share, such as a system prompt, only once (torch engine)."""
@@ -109,9 +109,9 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
-        for field in ("slots", "max_batch_size", "instances", "prefill_chunk", "stream_interval"):
+        for field in ("slots", "max_batch_size", "instances", "stream_interval"):
             _check_range(field, getattr(self, field), 1)
-        for field in ("version", "max_context", "threads", "kv_tokens"):
+        for field in ("version", "max_context", "threads", "kv_tokens", "prefill_chunk"):
             if getattr(self, field) is not None:
                 _check_range(field, getattr(self, field), 1)
         for field in ("queue_delay_us", "max_queue_size", "queue_timeout_ms"):

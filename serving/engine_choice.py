@@ -101,7 +101,7 @@ def _checked(name: str, config: ExportConfig, manifest: Manifest, model_config: 
         kv_dtype=kv_dtype,
         kv_tokens=config.kv_tokens,
         threads=config.threads,
-        prefill_chunk=config.prefill_chunk,
+        prefill_chunk=config.prefill_chunk or exporter.prefill_chunk,
         prefix_cache=config.prefix_cache,
         stream_interval=config.stream_interval,
         own_process=exporter.own_process,

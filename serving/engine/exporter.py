@@ -30,6 +30,9 @@ class Exporter(ABC):
     converts: ClassVar[bool]
     """Whether ``convert`` writes model files; otherwise the checkpoint's are served as they are."""
 
+    prefill_chunk: ClassVar[int] = 512
+    """Prompt tokens of a step, unless the user says otherwise."""
+
     own_process: ClassVar[bool] = False
     """Whether the engine needs a process of its own, because its ``step`` holds Python's global lock."""
 

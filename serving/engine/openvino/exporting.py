@@ -26,6 +26,8 @@ class OpenVinoExporter(Exporter):
     architectures = SHOWN_EQUAL
     converts = True
     own_process = True
+    # Beside the running requests' tokens. 64 made the p99 gap of 16 streams five times their median.
+    prefill_chunk = 16
 
     def installed(self) -> str | None:
         """OpenVINO, its GenAI library and nncf, on a machine they run on."""

@@ -28,15 +28,15 @@ def kv_blocks(config: EngineConfig) -> int:
 def build_pipeline(checkpoint: Path, config: EngineConfig) -> Any:
     """Return a ``ContinuousBatchingPipeline``.
 
-    A step computes the next token of every running request and fills up to ``prefill_chunk`` tokens with
-    parts of prompts, so a long prompt never holds up the streams beside it by more than that.
+    A step computes the next token of every running request and ``prefill_chunk`` tokens of prompts beside
+    them, or more while slots are free, so a long prompt holds up the streams beside it by no more than that.
 
     Raises:
         ServingError: the model files are missing.
     """
     scheduler = openvino_genai.SchedulerConfig()
     scheduler.dynamic_split_fuse = True
-    scheduler.max_num_batched_tokens = max(config.prefill_chunk, config.slots)
+    scheduler.max_num_batched_tokens = config.prefill_chunk + config.slots
     scheduler.max_num_seqs = config.slots
     scheduler.num_kv_blocks = kv_blocks(config)
     scheduler.enable_prefix_caching = False
