@@ -132,6 +132,13 @@ class Engine(ABC):
     def wake(self) -> None:  # noqa: B027 - most engines never wait
         """Make a ``step`` that waits for events return soon; the one method called from other threads."""
 
+    def check_alive(self) -> None:  # noqa: B027 - most engines live as long as this object
+        """Notice, while there is nothing to do, that the engine can no longer compute.
+
+        Raises:
+            Exception: it cannot; the loop then treats it as any failed step.
+        """
+
     def close(self) -> None:  # noqa: B027 - most engines hold nothing outside
         """Free what the engine holds outside this object; it is not used afterwards."""
 

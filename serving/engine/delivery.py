@@ -10,10 +10,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from checkpoints.errors import ServingError
 from serving.engine.contract import FinishReason, Handle, TokenEvent
 from serving.engine.observations import Observations
 from serving.engine.request import GenerationRequest
@@ -161,6 +163,9 @@ class Delivery:
             logger.exception("could not deliver a result")
             ticket.ended = True
             self._on_stop(ticket)
+            # A client that can still be reached must not wait for an answer that never comes.
+            with suppress(Exception):
+                ticket.sink.on_error(ServingError("the answer could not be delivered; the log says why"))
 
     def _observe(self, ticket: Ticket, tokens: int, finish: FinishReason | None) -> None:
         now = time.monotonic()

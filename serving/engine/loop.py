@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from checkpoints.errors import ServingError
+from checkpoints.errors import RequestError, ServingError
 from serving.engine.contract import Engine, Handle, TokenEvent
 from serving.engine.delivery import Delivery, Sink, Ticket
 from serving.engine.detokenizer import Decoder
@@ -24,6 +24,9 @@ from serving.engine.text_stream import TextStream
 __all__ = ["EngineFailure", "EngineLoop"]
 
 logger = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 1.0
+"""How often an engine with nothing to do is asked whether it is alive."""
 
 _NO_HANDLE = -1
 """Handle of an event for a request that the engine never had."""
@@ -153,14 +156,16 @@ class EngineLoop:
         """Wait for work and hand it to the engine; false when closing and nothing is left."""
         refused: list[tuple[Ticket, TokenEvent]] = []
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._inbox or self._cancels or self._engine.has_work or self._closing
-            )
+            while not self._changed.wait_for(
+                lambda: self._inbox or self._cancels or self._engine.has_work or self._closing,
+                timeout=_IDLE_SECONDS,
+            ):
+                self._engine.check_alive()
             cancels, self._cancels = self._cancels, []
             for ticket in self._inbox:
                 try:
                     ticket.handle = self._engine.submit(ticket.request)
-                except ServingError as error:
+                except RequestError as error:
                     refused.append((ticket, TokenEvent(_NO_HANDLE, error=error)))
                 else:
                     self._held[ticket.handle] = ticket

@@ -18,7 +18,7 @@ from serving.engine.contract import Capacity, Counters, Engine, Handle, TokenEve
 from serving.engine.process.messages import Cancel, Load, LoadFailed, Ready, Stepped, Submit
 from serving.engine.request import GenerationRequest
 
-__all__ = ["ProcessEngine"]
+__all__ = ["EngineProcessEnded", "ProcessEngine"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,10 @@ _STEP_SECONDS = 0.1
 """How long a step waits for events before it returns none."""
 
 _CLOSE_SECONDS = 10.0
+
+
+class EngineProcessEnded(RuntimeError):
+    """The process is gone. Not an error of one request: nothing can be computed any more."""
 
 
 class ProcessEngine(Engine):
@@ -56,8 +60,12 @@ class ProcessEngine(Engine):
         self._waiting: set[Handle] = set()
         self._running: set[Handle] = set()
         self._next_handle = 0
-        self._connection.send(Load(checkpoint, config))
-        self._capacity = self._wait_until_loaded()
+        self._closed = False
+        try:
+            self._capacity = self._load(Load(checkpoint, config))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def capacity(self) -> Capacity:
@@ -85,6 +93,8 @@ class ProcessEngine(Engine):
 
     def wake(self) -> None:
         """Make a step that waits for events return."""
+        if self._closed:
+            return
         with suppress(BlockingIOError):  # the pipe is full: it wakes anyway
             os.write(self._wake_sender, b"\0")
 
@@ -92,7 +102,7 @@ class ProcessEngine(Engine):
         """Wait for the events of the process's next step, or for ``wake``.
 
         Raises:
-            ServingError: the process has ended.
+            EngineProcessEnded: the process has ended.
         """
         ready = wait([self._connection, self._wake_receiver], timeout=_STEP_SECONDS)
         if self._wake_receiver in ready:
@@ -114,8 +124,16 @@ class ProcessEngine(Engine):
         self._count()
         return events
 
+    def check_alive(self) -> None:
+        """Raise EngineProcessEnded if the process has ended while it had nothing to do."""
+        if self._process.poll() is not None:
+            raise self._ended()
+
     def close(self) -> None:
         """End the process."""
+        if self._closed:
+            return
+        self._closed = True
         self._connection.close()
         os.close(self._wake_sender)
         os.close(self._wake_receiver)
@@ -126,10 +144,13 @@ class ProcessEngine(Engine):
             self._process.kill()
             self._process.wait()
 
-    def _wait_until_loaded(self) -> Capacity:
-        answer = self._receive()
+    def _load(self, load: Load) -> Capacity:
+        self._send(load)
+        try:
+            answer = self._receive()
+        except EngineProcessEnded as error:
+            raise ServingError(f"the engine could not be loaded: {error}") from error
         if isinstance(answer, LoadFailed):
-            self.close()
             raise ServingError(answer.reason)
         assert isinstance(answer, Ready)
         return answer.capacity
@@ -146,12 +167,12 @@ class ProcessEngine(Engine):
         except (EOFError, OSError) as error:
             raise self._ended() from error
 
-    def _ended(self) -> ServingError:
+    def _ended(self) -> EngineProcessEnded:
         try:
             code: int | None = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
             code = None
-        return ServingError(f"the engine's process has ended (exit status {code}); see the log above")
+        return EngineProcessEnded(f"the engine's process has ended (exit status {code}); the log says why")
 
     def _forget(self, handle: Handle) -> None:
         self._waiting.discard(handle)

@@ -32,8 +32,6 @@ class LoadFailed:
     """From the process: why the engine cannot be loaded."""
 
     reason: str
-    expected: bool
-    """Whether it is an error of ours, with a message for the user."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
-from checkpoints.errors import ServingError, TrimaranError
+from checkpoints.errors import RequestError, TrimaranError
 from checkpoints.manifest import read_manifest
 from serving.engine.contract import Engine, Handle, TokenEvent
 from serving.engine.process.messages import Cancel, Load, LoadFailed, Ready, Stepped, Submit
@@ -37,11 +37,11 @@ def _serve(connection: Connection) -> None:
         config = replace(load.config, own_process=False)
         engine = load_engine(load.checkpoint, config, read_manifest(load.checkpoint))
     except Exception as error:
-        expected = isinstance(error, TrimaranError)
-        if not expected:
+        if isinstance(error, TrimaranError):
+            connection.send(LoadFailed(str(error)))
+        else:
             logger.exception("the engine could not be loaded")
-        reason = str(error) if expected else f"{type(error).__name__}: {error}"
-        connection.send(LoadFailed(reason, expected))
+            connection.send(LoadFailed(f"{type(error).__name__}: {error}"))
         return
     connection.send(Ready(engine.capacity))
     _Worker(connection, engine).run()
@@ -73,7 +73,7 @@ class _Worker:
         if isinstance(message, Submit):
             try:
                 handle = self._engine.submit(message.request)
-            except ServingError as error:
+            except RequestError as error:
                 self._refused.append(TokenEvent(message.handle, error=error))
             else:
                 self._theirs[handle] = message.handle

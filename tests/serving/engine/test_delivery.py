@@ -130,6 +130,16 @@ def test_nothing_follows_a_stop_word(tiny_tokenizer: PreTrainedTokenizerFast) ->
     assert setup.stopped == [setup.ticket]
 
 
+def test_text_that_cannot_be_made_is_told_to_the_client(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    setup = Setup(tiny_tokenizer)
+    setup.post("no token id")  # type: ignore[arg-type]
+    assert setup.sink.ended.wait(WAIT)
+    assert [str(error) for error in setup.sink.errors] == [
+        "the answer could not be delivered; the log says why"
+    ]
+    assert setup.stopped == [setup.ticket]
+
+
 def test_what_is_observed(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     setup = Setup(tiny_tokenizer)
     for token in range(10, 13):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -68,6 +69,20 @@ def test_a_killed_process_is_a_failed_engine(engine: Engine, tiny_tokenizer: Pre
         loop.submit(endless, Recorder())
     loop.close()
     assert len(failures) == 1
+
+
+def test_a_process_that_dies_with_nothing_to_do_is_noticed(
+    engine: Engine, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    # A server that only finds out with its next request would have stayed ready for nothing.
+    noticed = threading.Event()
+    loop = EngineLoop(engine, tiny_tokenizer, on_failure=lambda failure: noticed.set())
+    loop.start()
+    os.kill(pid(engine), signal.SIGKILL)
+    assert noticed.wait(WAIT)
+    with pytest.raises(EngineFailure, match="process has ended"):
+        loop.submit(GenerationRequest([5, 6]), Recorder())
+    loop.close()
 
 
 def test_what_cannot_be_loaded_says_why(checkpoint: Path) -> None:
