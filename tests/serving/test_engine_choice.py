@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import Gemma3TextConfig, GPTJConfig, PreTrainedTokenizerFast
 
 from checkpoints.errors import ConfigError, UnsupportedCheckpoint
 from checkpoints.loading import load_model
 from checkpoints.manifest import Manifest, manifest_sha256, read_manifest
 from serving.config import ExportConfig
 from serving.engine.config import EngineConfig
+from serving.engine.registry import ENGINES
 from serving.engine_choice import choose_engine
 from serving.export import export
 from tests.serving.endpoint import sealed_llama
@@ -74,6 +75,34 @@ def test_what_an_engine_cannot_do_is_refused_with_the_one_that_can(
 ) -> None:
     with pytest.raises(UnsupportedCheckpoint, match=message):
         choose(make_checkpoint, **options)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_an_architecture_that_one_engine_cannot_serve_names_the_one_that_can(
+    make_checkpoint: Make, engine: Any
+) -> None:
+    checkpoint = make_checkpoint()
+    model_config = GPTJConfig()
+    config = ExportConfig(checkpoint, Path("repository"), engine=engine)
+    with pytest.raises(
+        UnsupportedCheckpoint, match=f"{engine} engine .*'gptj'.*; export with --engine torch$"
+    ):
+        choose_engine(config, read_manifest(checkpoint), model_config)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_frequencies_that_change_with_the_length_are_refused_in_any_layer(
+    make_checkpoint: Make, engine: Any
+) -> None:
+    plain = {"rope_type": "default", "rope_theta": 10_000.0}
+    changing = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+    model_config = Gemma3TextConfig(
+        sliding_window=128, rope_parameters={"sliding_attention": plain, "full_attention": changing}
+    )
+    checkpoint = make_checkpoint()
+    config = ExportConfig(checkpoint, Path("repository"), engine=engine)
+    with pytest.raises(UnsupportedCheckpoint, match=r"rotary embedding \(dynamic\).*no engine serves it"):
+        choose_engine(config, read_manifest(checkpoint), model_config)
 
 
 def test_format_and_engine_must_agree() -> None:

@@ -44,28 +44,22 @@ class OnnxExporter(Exporter):
         return "fp32"
 
     def check(self, manifest: Manifest, model_config: Any, config: EngineConfig) -> None:
-        """Check architecture, precision, KV cache and device.
+        """Check architecture, quantization and device.
 
         Raises:
             UnsupportedCheckpoint: the model cannot be served exactly.
         """
         if manifest.quantization is not None:
             raise UnsupportedCheckpoint(
-                "the onnx engine takes unquantized checkpoints and quantizes them itself (--weights int8); "
-                "serve an nf4 checkpoint with the torch engine"
+                "the onnx engine takes unquantized checkpoints, not nf4, and quantizes them itself "
+                "(--weights int8)"
             )
         if manifest.remote_code:
             raise UnsupportedCheckpoint(
-                "the onnx engine cannot export a checkpoint with Python code of its own; use the torch engine"
+                "the onnx engine cannot export a checkpoint with Python code of its own"
             )
-        for name, accepted in (("weights", self.weights), ("kv_dtype", self.kv_dtypes)):
-            value = getattr(config, name)
-            if value not in accepted:
-                raise UnsupportedCheckpoint(
-                    f"the onnx engine has no {name} {value}; accepted: {', '.join(accepted)}"
-                )
         if config.device == "cuda":
-            raise UnsupportedCheckpoint("the onnx engine computes on the CPU; use the torch engine on a GPU")
+            raise UnsupportedCheckpoint("the onnx engine computes on the CPU, not on a GPU")
         check_architecture(model_config)
 
     def convert(self, checkpoint: Path, target: Path, config: EngineConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from checkpoints.errors import UnsupportedCheckpoint
+from serving.engine.rope import length_dependent_rope
 
 __all__ = ["MODEL_TYPES", "check_architecture"]
 
@@ -55,9 +56,6 @@ MODEL_TYPES = frozenset(
 )
 """Shown equal to ``generate`` at tiny size, each by a test."""
 
-_LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
-"""Rotary frequencies that change with the longest sequence of the batch."""
-
 
 def check_architecture(config: Any) -> None:
     """Check that the onnx engine computes this model as ``generate`` does.
@@ -66,19 +64,18 @@ def check_architecture(config: Any) -> None:
         config: the model's Hugging Face config.
 
     Raises:
-        UnsupportedCheckpoint: it is not shown to; the message names the engine to use.
+        UnsupportedCheckpoint: it is not shown to.
     """
     text = config.get_text_config()
     kind = text.model_type
     if kind not in MODEL_TYPES:
         raise UnsupportedCheckpoint(
             f"the onnx engine cannot export model type {kind!r}; it is shown equal for "
-            f"{', '.join(sorted(MODEL_TYPES))}; use the torch engine"
+            f"{', '.join(sorted(MODEL_TYPES))}"
         )
-    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    rope_type = rope.get("rope_type", rope.get("type"))
-    if rope_type in _LENGTH_DEPENDENT_ROPE:
+    rope = length_dependent_rope(text)
+    if rope is not None:
         raise UnsupportedCheckpoint(
-            f"the onnx engine cannot export model type {kind!r} with a rotary embedding of type {rope_type}, "
-            "which depends on the length of the text; use the torch engine"
+            f"the onnx engine cannot export model type {kind!r}: its rotary embedding ({rope}) depends on "
+            "the length of the text"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from checkpoints.errors import UnsupportedCheckpoint
+from serving.engine.rope import length_dependent_rope
 
 __all__ = ["LATENT_ATTENTION", "SHOWN_EQUAL", "check_architecture"]
 
@@ -43,9 +44,6 @@ _REASONS = {
     "falcon": "its ALiBi position bias is not computed",
 }
 
-_LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
-"""Rotary frequencies that change with the length of the text; a graph holds one set."""
-
 
 def check_architecture(config: Any) -> None:
     """Check that the openvino engine computes this model as ``generate`` does.
@@ -61,16 +59,10 @@ def check_architecture(config: Any) -> None:
     if kind not in SHOWN_EQUAL or config.model_type != kind:
         reason = _REASONS.get(kind, f"only {', '.join(sorted(SHOWN_EQUAL))} are shown to be exact")
         _refuse(config.model_type, reason)
-    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    # One set of parameters, or one per layer type (Gemma 3).
-    groups = [value for value in rope.values() if isinstance(value, dict)] or [rope]
-    for group in groups:
-        rope_type = group.get("rope_type", group.get("type"))
-        if rope_type in _LENGTH_DEPENDENT_ROPE:
-            _refuse(kind, f"its rotary embedding ({rope_type}) depends on the length of the text")
+    rope = length_dependent_rope(text)
+    if rope is not None:
+        _refuse(kind, f"its rotary embedding ({rope}) depends on the length of the text")
 
 
 def _refuse(kind: str, reason: str) -> None:
-    raise UnsupportedCheckpoint(
-        f"the openvino engine cannot serve model type {kind!r}: {reason}; the torch engine may"
-    )
+    raise UnsupportedCheckpoint(f"the openvino engine cannot serve model type {kind!r}: {reason}")

@@ -51,11 +51,11 @@ class OpenVinoExporter(Exporter):
             UnsupportedCheckpoint: the model cannot be served exactly.
         """
         if config.device == "cuda":
-            raise UnsupportedCheckpoint("the openvino engine runs on CPUs; use the torch engine on a GPU")
+            raise UnsupportedCheckpoint("the openvino engine runs on CPUs, not on a GPU")
         if manifest.quantization is not None:
             raise UnsupportedCheckpoint(
-                "the checkpoint is quantized to NF4, which the openvino engine does not compute; use the "
-                "torch engine, or export the checkpoint it was made from with --weights int4"
+                "the checkpoint is quantized to NF4, which the openvino engine does not compute; the one it "
+                "was made from can be exported with --weights int4"
             )
         check_architecture(model_config)
         if config.kv_dtype == "u8" and model_config.get_text_config().model_type in LATENT_ATTENTION:

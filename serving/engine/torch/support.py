@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from checkpoints.errors import UnsupportedCheckpoint
+from serving.engine.rope import length_dependent_rope
 
 __all__ = ["SHOWN_EQUAL", "check_supported", "shown_equal"]
 
@@ -63,9 +64,6 @@ SHOWN_EQUAL = (
 _ALIBI = frozenset({"bloom", "falcon", "mpt"})
 """Positions enter as a bias built from the attention mask, not from ``position_ids``."""
 
-_LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
-"""Rotary frequencies that change with the longest sequence of the batch."""
-
 _LAYERS = frozenset({"full_attention", "attention", "sliding_attention"})
 """Kinds of layers whose masks the engine builds per row."""
 
@@ -99,11 +97,9 @@ def check_supported(config: Any, max_context: int) -> None:
     if "local" in (getattr(text, "attention_layers", None) or ()):
         _refuse(kind, "its local attention is counted from the longest row of a batch")
     _check_windows(text, max_context)
-    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
-        rope_type = part.get("rope_type", part.get("type"))
-        if rope_type in _LENGTH_DEPENDENT_ROPE:
-            _refuse(kind, f"its rotary embedding ({rope_type}) depends on the other requests of a batch")
+    rope = length_dependent_rope(text)
+    if rope is not None:
+        _refuse(kind, f"its rotary embedding ({rope}) depends on the other requests of a batch")
 
 
 def _check_windows(text: Any, max_context: int) -> None:

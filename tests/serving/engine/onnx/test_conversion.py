@@ -144,15 +144,11 @@ def test_what_cannot_be_served_is_refused(checkpoint: Path) -> None:
     manifest = read_manifest(checkpoint)
     llama = LlamaConfig()
     EXPORTER.check(manifest, llama, settings())
-    for config, reason in (
-        (settings("bf16"), "no weights bf16"),
-        (settings(kv_dtype="u8"), "no kv_dtype u8"),
-        (settings(device="cuda"), "on the CPU"),
-    ):
+    for config, reason in ((settings(device="cuda"), "on the CPU"),):
         with pytest.raises(UnsupportedCheckpoint, match=reason):
             EXPORTER.check(manifest, llama, config)
     for odd, reason in (
-        (replace(manifest, quantization={"method": "nf4"}), "nf4 checkpoint with the torch engine"),
+        (replace(manifest, quantization={"method": "nf4"}), "unquantized checkpoints, not nf4"),
         (replace(manifest, remote_code=True), "Python code of its own"),
     ):
         with pytest.raises(UnsupportedCheckpoint, match=reason):

@@ -112,5 +112,5 @@ def check_equal(model: PreTrainedModel, folder: Path, kv_dtype: str = "fp32") ->
 )
 def test_others_are_refused_by_name(name: str, settings: dict[str, object], reason: str) -> None:
     config = getattr(transformers, name)(**settings)
-    with pytest.raises(UnsupportedCheckpoint, match=rf"{config.model_type}.*{reason}.*torch engine"):
+    with pytest.raises(UnsupportedCheckpoint, match=rf"{config.model_type}.*{reason}"):
         check_architecture(config)

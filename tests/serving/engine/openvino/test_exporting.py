@@ -77,9 +77,9 @@ def test_defaults_follow_the_checkpoint(manifest: Manifest) -> None:
 def test_nf4_gpu_and_wrong_caches_are_refused(checkpoint: Path, manifest: Manifest) -> None:
     model_config = AutoConfig.from_pretrained(checkpoint)
     EXPORTER.check(manifest, model_config, settings())
-    with pytest.raises(UnsupportedCheckpoint, match=r"NF4.*torch engine"):
+    with pytest.raises(UnsupportedCheckpoint, match="NF4"):
         EXPORTER.check(replace(manifest, quantization={"method": "nf4"}), model_config, settings())
-    with pytest.raises(UnsupportedCheckpoint, match=r"CPUs.*torch engine"):
+    with pytest.raises(UnsupportedCheckpoint, match="CPUs"):
         EXPORTER.check(manifest, model_config, settings(device="cuda"))
     latent = build("deepseek_v3").config
     EXPORTER.check(manifest, latent, settings("int8"))
