@@ -27,6 +27,7 @@ __all__ = [
     "KeptTensor",
     "Manifest",
     "Parent",
+    "Precision",
     "TokenIds",
     "TrainingData",
     "empty_metrics",

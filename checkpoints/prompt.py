@@ -111,11 +111,6 @@ class PromptEncoder:
         return self._tokens
 
     @property
-    def vocabulary_size(self) -> int:
-        """One more than the largest id the tokenizer can decode."""
-        return self._vocabulary_size
-
-    @property
     def has_chat_template(self) -> bool:
         """Whether ``messages`` can be encoded."""
         return bool(self._tokenizer.chat_template)

@@ -12,9 +12,9 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
-from checkpoints.manifest import MANIFEST_NAME, Manifest, Parent, manifest_sha256, seal
+from checkpoints.manifest import MANIFEST_NAME, Manifest, Parent, Precision, manifest_sha256, seal
 from checkpoints.progress import progress
 from serving.config import ExportConfig
 from serving.engine.config import EngineConfig
@@ -56,10 +56,8 @@ def write_checkpoint(
     metrics = dict(manifest.metrics)
     if config.fidelity:
         metrics.update(_measure(checkpoint, target, engine, config, exporter))
-    new_files = [path for path in target.rglob("*") if path.is_file() and path.name not in files]
-    if new_files:
-        size = sum(path.stat().st_size for path in new_files)
-        manifest = replace(manifest, bytes_per_parameter=round(size / manifest.parameters, 4), kept_16bit=[])
+    if exporter.converts:
+        manifest = _describe_converted(manifest, target, set(files), engine)
     seal(
         target,
         replace(
@@ -71,6 +69,19 @@ def write_checkpoint(
             files={},
         ),
     )
+
+
+def _describe_converted(manifest: Manifest, target: Path, linked: set[str], engine: EngineConfig) -> Manifest:
+    """Return the manifest with the size and the precision of the engine's own files."""
+    size = sum(
+        path.stat().st_size
+        for path in target.rglob("*")
+        if path.is_file() and path.relative_to(target).as_posix() not in linked
+    )
+    manifest = replace(manifest, bytes_per_parameter=round(size / manifest.parameters, 4))
+    if engine.weights in get_args(Precision):
+        manifest = replace(manifest, dtype=cast(Precision, engine.weights))
+    return manifest
 
 
 def _quantization(engine: EngineConfig, manifest: Manifest) -> dict[str, Any] | None:

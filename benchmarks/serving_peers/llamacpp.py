@@ -55,7 +55,6 @@ class LlamaCpp(HttpServerPeer):
         "torch==2.13.0",
         "transformers==5.23.0",
     )
-    heavy = True
     note = "built for this processor, prompt cache off"
 
     def prepare(self) -> None:

@@ -44,9 +44,6 @@ class Peer(ABC):
     ours: ClassVar[bool] = False
     """Whether it is Trimaran's."""
 
-    heavy: ClassVar[bool] = False
-    """Whether installing it takes minutes: left out by ``--quick``."""
-
     note: ClassVar[str] = ""
     """What a reader of the table should know."""
 

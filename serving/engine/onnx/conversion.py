@@ -7,9 +7,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from checkpoints.errors import TrimaranError, UnsupportedCheckpoint
 from checkpoints.loading import load_model
+from checkpoints.progress import progress
 from serving.engine.onnx.graph import write_graph
 from serving.engine.onnx.quantization import BITS, quantize_weights
 from serving.engine.onnx.session import MODEL_NAME, WEIGHTS_NAME
@@ -37,25 +39,20 @@ def convert(checkpoint: Path, target: Path, weights: str) -> None:
         ExportError: the written model does not equal torch's.
         UnsupportedCheckpoint: the model cannot be exported.
     """
-    model = load_model(checkpoint, dtype="fp32", device="cpu")
-    check_architecture(model.config)
-    kind = model.config.get_text_config().model_type
-    expected = probe(model)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".onnx-") as workspace:
+    with progress() as bar, tempfile.TemporaryDirectory(dir=target, prefix=".onnx-") as workspace:
+        task = bar.add_task("converting to ONNX", total=4, note="loading")
+        model = load_model(checkpoint, dtype="fp32", device="cpu")
+        check_architecture(model.config)
+        expected = probe(model)
+        bar.update(task, advance=1, note="writing the graph")
         written = Path(workspace) / "fp32"
         written.mkdir()
-        try:
-            write_graph(model, written, pack_head=weights in BITS)
-        except (TrimaranError, OSError):
-            raise
-        except Exception as error:  # the exporter's own errors share no base class
-            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            raise UnsupportedCheckpoint(
-                f"model type {kind!r} could not be exported to ONNX ({reason[0]}); use the torch engine"
-            ) from error
+        _write(model, written, pack_head=weights in BITS)
         del model
+        bar.update(task, advance=1, note="comparing with torch")
         check_file(written)
         check_logits(written, expected)
+        bar.update(task, advance=1, note=f"packing to {weights}")
         if weights in BITS:
             packed = Path(workspace) / weights
             packed.mkdir()
@@ -68,4 +65,18 @@ def convert(checkpoint: Path, target: Path, weights: str) -> None:
         # The graph last: where it is, its weights are.
         for name in (WEIGHTS_NAME, MODEL_NAME):
             os.replace(written / name, target / name)
+        bar.update(task, advance=1, note="")
     logger.info("wrote %s with %s weights", target / MODEL_NAME, weights)
+
+
+def _write(model: Any, directory: Path, *, pack_head: bool) -> None:
+    kind = model.config.get_text_config().model_type
+    try:
+        write_graph(model, directory, pack_head=pack_head)
+    except (TrimaranError, OSError):
+        raise
+    except Exception as error:  # the exporter's own errors share no base class
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise UnsupportedCheckpoint(
+            f"model type {kind!r} could not be exported to ONNX ({reason[0]}); use the torch engine"
+        ) from error
