@@ -11,9 +11,6 @@ Node: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,54 +19,11 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from checkpoints.errors import UnsupportedCheckpoint
+from serving.engine.forward_pass import LayerShape, current_pass
 
-__all__ = ["CacheShape", "ForwardPass", "forward_pass", "use_cached_attention"]
+__all__ = ["use_cached_attention"]
 
 _NAME = "trimaran_onnx"
-
-
-@dataclass(frozen=True)
-class CacheShape:
-    """What one layer keeps of one token."""
-
-    heads: int
-    """Key and value heads."""
-
-    size: int
-    """Width of a key; values are padded to it."""
-
-
-@dataclass
-class ForwardPass:
-    """What the attention layers of one forward pass read and leave behind."""
-
-    past: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    """Keys and values of each layer; empty when only the shapes are wanted."""
-
-    last_positions: torch.Tensor | None = None
-    """int32 ``[batch]``: position of the last token of each row."""
-
-    length: torch.Tensor | None = None
-    """int32 scalar: the longest row, this pass included."""
-
-    present: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-    """Layer -> its cache after the pass."""
-
-    shapes: dict[int, CacheShape] = field(default_factory=dict)
-    """Layer -> what it keeps."""
-
-
-_current: list[ForwardPass] = []
-
-
-@contextmanager
-def forward_pass(state: ForwardPass) -> Iterator[ForwardPass]:
-    """Let the attention layers use ``state`` meanwhile."""
-    _current.append(state)
-    try:
-        yield state
-    finally:
-        _current.pop()
 
 
 def use_cached_attention(model: Any) -> None:
@@ -97,7 +51,7 @@ def _attend(
             f"{type(module).__name__} adds a mask or bias of its own to its attention, which the onnx engine "
             "does not compute; use the torch engine"
         )
-    state = _current[-1]
+    state = current_pass()
     layer = int(module.layer_idx)
     batch, heads, length, size = query.shape
     value_size = value.shape[-1]
@@ -105,7 +59,7 @@ def _attend(
     # Latent attention (DeepSeek) has narrower values than keys; the node wants one width.
     if value_size < size:
         value = F.pad(value, (0, size - value_size))
-    state.shapes[layer] = CacheShape(key.shape[1], size)
+    state.shapes[layer] = LayerShape(key.shape[1], size, key.shape[1], size)
     if not state.past:
         groups = heads // key.shape[1]
         output = F.scaled_dot_product_attention(

@@ -25,7 +25,8 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from serving.engine.onnx.attention import CacheShape, ForwardPass, forward_pass, use_cached_attention
+from serving.engine.forward_pass import ForwardPass, LayerShape, forward_pass
+from serving.engine.onnx.attention import use_cached_attention
 from serving.engine.onnx.fusions import fused
 from serving.engine.onnx.session import MODEL_NAME
 
@@ -79,7 +80,11 @@ class _Decoder(nn.Module):
         *past: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         last = position_ids[:, -1].to(torch.int32)
-        state = ForwardPass(list(zip(past[::2], past[1::2], strict=True)), last, last.max() + 1)
+        state = ForwardPass(
+            past=list(zip(past[::2], past[1::2], strict=True)),
+            last_positions=last,
+            length=last.max() + 1,
+        )
         with forward_pass(state):
             output = self.model(
                 input_ids=input_ids,
@@ -91,7 +96,7 @@ class _Decoder(nn.Module):
         return (output.logits, *(tensor for pair in present for tensor in pair))
 
 
-def _cache_shapes(model: Any) -> list[CacheShape]:
+def _cache_shapes(model: Any) -> list[LayerShape]:
     """Run two tokens to see what each layer keeps."""
     with forward_pass(ForwardPass()) as state:
         model(
@@ -102,21 +107,23 @@ def _cache_shapes(model: Any) -> list[CacheShape]:
     return [state.shapes[layer] for layer in sorted(state.shapes)]
 
 
-def _example(layers: list[CacheShape]) -> tuple[torch.Tensor, ...]:
+def _example(layers: list[LayerShape]) -> tuple[torch.Tensor, ...]:
     # No two sizes are equal, and none is 1: the exporter would take them for the same, or for fixed.
     batch, length, capacity, wanted = 2, 3, 7, 5
-    past = [torch.zeros((batch, item.heads, capacity, item.size)) for item in layers for _ in range(2)]
+    past = [
+        torch.zeros((batch, item.key_heads, capacity, item.key_size)) for item in layers for _ in range(2)
+    ]
     positions = torch.arange(length).repeat(batch, 1)
     return (torch.zeros_like(positions), positions, torch.zeros(wanted, dtype=torch.int64), *past)
 
 
-def _dynamic_shapes(layers: list[CacheShape]) -> tuple[Any, ...]:
+def _dynamic_shapes(layers: list[LayerShape]) -> tuple[Any, ...]:
     batch, length, capacity, wanted = (Dim(name) for name in ("batch", "length", "capacity", "logits"))
     past = tuple({0: batch, 2: capacity} for _ in layers for _ in range(2))
     return ({0: batch, 1: length}, {0: batch, 1: length}, {0: wanted}, past)
 
 
-def _cache_names(prefix: str, layers: list[CacheShape]) -> list[str]:
+def _cache_names(prefix: str, layers: list[LayerShape]) -> list[str]:
     return [f"{prefix}.{layer}.{kind}" for layer in range(len(layers)) for kind in ("key", "value")]
 
 

@@ -7,9 +7,6 @@ makes models with latent attention (DeepSeek-V2, V3) fit that pattern.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,51 +15,15 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from checkpoints.errors import UnsupportedCheckpoint
+from serving.engine.forward_pass import LayerShape, current_pass
 
-__all__ = ["ForwardPass", "KeyValueShape", "forward_pass", "use_explicit_attention"]
+__all__ = ["use_explicit_attention"]
 
 # Not a name with "sdpa" in it: some models take another path, or refuse, on such names.
 _NAME = "trimaran_openvino"
 
 _MASKED = -65504.0
 """The lowest finite fp16 number, so that a mask survives any precision."""
-
-
-@dataclass(frozen=True)
-class KeyValueShape:
-    """What one layer caches of one token."""
-
-    key_heads: int
-    key_size: int
-    value_heads: int
-    value_size: int
-
-
-@dataclass
-class ForwardPass:
-    """What the attention layers of one forward pass read and leave behind."""
-
-    past: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    """Keys and values of each layer, ``[batch, heads, past, size]``; empty for a pass from nothing."""
-
-    present: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-    """Layer -> its keys and values after the pass."""
-
-    shapes: dict[int, KeyValueShape] = field(default_factory=dict)
-    """Layer -> what it caches."""
-
-
-_current: list[ForwardPass] = []
-
-
-@contextmanager
-def forward_pass(state: ForwardPass) -> Iterator[ForwardPass]:
-    """Let the attention layers use ``state`` meanwhile."""
-    _current.append(state)
-    try:
-        yield state
-    finally:
-        _current.pop()
 
 
 def use_explicit_attention(model: Any) -> None:
@@ -95,8 +56,8 @@ def _attend(
         raise UnsupportedCheckpoint(f"{type(module).__name__} has an attention mask or bias of its own")
     if softcap is not None or s_aux is not None:
         raise UnsupportedCheckpoint(f"{type(module).__name__} has soft-capped logits or attention sinks")
-    state, layer = _current[-1], int(module.layer_idx)
-    state.shapes[layer] = KeyValueShape(key.shape[1], key.shape[3], value.shape[1], value.shape[3])
+    state, layer = current_pass(), int(module.layer_idx)
+    state.shapes[layer] = LayerShape(key.shape[1], key.shape[3], value.shape[1], value.shape[3])
     if state.past:
         past_key, past_value = state.past[layer]
         key, value = torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)

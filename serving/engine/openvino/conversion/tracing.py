@@ -15,12 +15,8 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
-from serving.engine.openvino.conversion.attention import (
-    ForwardPass,
-    KeyValueShape,
-    forward_pass,
-    use_explicit_attention,
-)
+from serving.engine.forward_pass import ForwardPass, LayerShape, forward_pass
+from serving.engine.openvino.conversion.attention import use_explicit_attention
 from serving.engine.openvino.conversion.cache import PassThroughCache
 
 __all__ = ["INPUTS", "cache_names", "present_names", "trace"]
@@ -116,7 +112,7 @@ def _convert(traced: Any, example: tuple[torch.Tensor, ...]) -> ov.Model:
     return graph
 
 
-def _cached_shapes(model: Any, layers: int) -> list[KeyValueShape]:
+def _cached_shapes(model: Any, layers: int) -> list[LayerShape]:
     """Run two tokens to learn what each layer caches: configs of latent attention do not say it plainly."""
     ids = torch.zeros((1, 2), dtype=torch.long)
     with forward_pass(ForwardPass()) as state:
@@ -130,7 +126,7 @@ def _cached_shapes(model: Any, layers: int) -> list[KeyValueShape]:
     return [state.shapes[layer] for layer in range(layers)]
 
 
-def _example(shapes: list[KeyValueShape]) -> tuple[torch.Tensor, ...]:
+def _example(shapes: list[LayerShape]) -> tuple[torch.Tensor, ...]:
     tensors = [
         torch.zeros((_BATCH, _QUERY), dtype=torch.long),
         torch.ones((_BATCH, _PAST + _QUERY), dtype=torch.long),
