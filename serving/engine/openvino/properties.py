@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
+
+import torch
 
 from serving.engine.config import EngineConfig
 
 __all__ = ["compile_properties"]
+
+logger = logging.getLogger(__name__)
 
 _KV_PRECISIONS = {"fp32": "f32", "fp16": "f16", "u8": "u8"}
 
@@ -19,11 +24,19 @@ def compile_properties(config: EngineConfig) -> dict[str, Any]:
     where it has bf16 instructions, else fp32. The KV precision is always ours: the plugin's default, u8,
     gives wrong tokens where keys and values differ in size.
     """
+    threads = config.threads or len(os.sched_getaffinity(0))
     properties: dict[str, Any] = {
         "KV_CACHE_PRECISION": _KV_PRECISIONS[config.kv_dtype],
-        "INFERENCE_NUM_THREADS": config.threads or len(os.sched_getaffinity(0)),
+        "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
     if config.weights == "fp32" or config.kv_dtype == "fp32":
+        properties["INFERENCE_PRECISION_HINT"] = "f32"
+    elif config.weights == "fp16" and threads == 1 and torch.cpu.get_capabilities().get("amx_bf16"):
+        # OpenVINO 2026.4.1 divides by zero here and takes the process along (openvino #33300).
+        logger.warning(
+            "threads is 1, and OpenVINO has no bf16 for one thread on CPUs with AMX: computing in fp32;"
+            " two threads or int8 weights are several times faster"
+        )
         properties["INFERENCE_PRECISION_HINT"] = "f32"
     return properties
