@@ -88,9 +88,11 @@ def load(options: Mapping[str, Any]) -> Measure:
     version = Path(options["version"])
     checkpoint = version / "checkpoint"
     config = EngineConfig.read(version / ENGINE_CONFIG_NAME)
-    engine = load_engine(checkpoint, config, read_manifest(checkpoint))
+    manifest = read_manifest(checkpoint)
     tokenizer = PromptEncoder.from_checkpoint(checkpoint).tokenizer
-    loop = EngineLoop(engine, tokenizer, stream_interval=config.stream_interval)
+    loop = EngineLoop(
+        lambda: load_engine(checkpoint, config, manifest), tokenizer, stream_interval=config.stream_interval
+    )
     loop.start()
 
     def measure(items: Sequence[Item], concurrency: int) -> list[Trace]:

@@ -108,7 +108,14 @@ class LlamaCpp(HttpServerPeer):
         limit = self.setting.build_timeout
         if not archive.exists():
             pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
-            only_source = ["--no-deps", "--no-binary", ":all:", "--dest", str(self.folder)]
+            # Of this package alone: of all, pip would build CMake and Ninja too.
+            only_source = [
+                "--no-deps",
+                "--no-binary",
+                _PACKAGE.partition("==")[0],
+                "--dest",
+                str(self.folder),
+            ]
             run([*pip, *only_source, _PACKAGE], log=self.log, timeout=limit)
         shutil.unpack_archive(archive, self.folder, filter="data")
         build = str(self.folder / "build")

@@ -1,6 +1,8 @@
 """The thread that owns an engine, and the door to it for other threads.
 
-Other threads submit, cancel and wait; only the loop's thread touches the engine. What a step brings
+Other threads submit, cancel and wait; only the loop's thread touches the engine, and it also loads it:
+GNU OpenMP keeps a team of threads for each thread that ever computed, and once there are more of them
+than processors it puts idle ones to sleep at every operation, which halves the speed. What a step brings
 goes to the delivery's thread (``delivery.py``), which gives each request's sink its deltas, or the
 error that ended it. When the engine itself fails, everything it held is answered with the error and
 the loop is dead for good: ``failure`` says why and every later submit is refused.
@@ -14,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from checkpoints.errors import RequestError, ServingError
-from serving.engine.contract import Engine, Handle, TokenEvent
+from serving.engine.contract import Capacity, Counters, Engine, Handle, TokenEvent
 from serving.engine.delivery import Delivery, Sink, Ticket
 from serving.engine.detokenizer import Decoder
 from serving.engine.observations import Observations
@@ -37,10 +39,10 @@ class EngineFailure(ServingError):
 
 
 class EngineLoop:
-    """Runs ``engine`` on a thread of its own.
+    """Runs an engine on a thread of its own.
 
     Args:
-        engine: the engine; touched by no other thread once started.
+        load: returns the engine; called once, on that thread.
         tokenizer: turns ids into text (Hugging Face's ``decode``).
         stream_interval: tokens of one request that are handed to its sink together.
         on_failure: called once when the engine died, after everything it held was answered.
@@ -48,14 +50,17 @@ class EngineLoop:
 
     def __init__(
         self,
-        engine: Engine,
+        load: Callable[[], Engine],
         tokenizer: Decoder,
         *,
         stream_interval: int = 1,
         on_failure: Callable[[EngineFailure], None] | None = None,
     ) -> None:
         self.observations = Observations()
-        self._engine = engine
+        self._load = load
+        self._loaded = threading.Event()
+        self._load_error: BaseException | None = None
+        self._engine: Engine
         self._tokenizer = tokenizer
         self._on_failure = on_failure
         self._changed = threading.Condition()
@@ -70,9 +75,26 @@ class EngineLoop:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the threads."""
-        self._delivery.start()
+        """Start the threads and return when the engine is loaded.
+
+        Raises:
+            BaseException: what loading the engine raised.
+        """
         self._thread.start()
+        self._loaded.wait()
+        if self._load_error is not None:
+            raise self._load_error
+        self._delivery.start()
+
+    @property
+    def capacity(self) -> Capacity:
+        """What the engine holds at once; once started."""
+        return self._engine.capacity
+
+    @property
+    def counters(self) -> Counters:
+        """Of the engine; once started."""
+        return self._engine.counters
 
     @property
     def failure(self) -> EngineFailure | None:
@@ -145,6 +167,13 @@ class EngineLoop:
         self._engine.close()
 
     def _run(self) -> None:
+        try:
+            self._engine = self._load()
+        except BaseException as error:
+            self._load_error = error
+            return
+        finally:
+            self._loaded.set()
         try:
             while self._collect():
                 self._step()

@@ -48,20 +48,19 @@ class TritonPythonModel:
             self.encoder = PromptEncoder.from_checkpoint(
                 checkpoint, trust_remote_code=config.trust_remote_code
             )
-            engine = load_engine(checkpoint, config, manifest)
+            self.loop = EngineLoop(
+                lambda: load_engine(checkpoint, config, manifest),
+                self.encoder.tokenizer,
+                stream_interval=config.stream_interval,
+                on_failure=self.retire,
+            )
+            self.loop.start()
         except TrimaranError as error:
             raise pb_utils.TritonModelException(str(error)) from error
-        self.loop = EngineLoop(
-            engine,
-            self.encoder.tokenizer,
-            stream_interval=config.stream_interval,
-            on_failure=self.retire,
-        )
-        self.loop.start()
         self.answers = set()
         labels = {"model": self.name, "version": args["model_version"]}
         self.metrics = ModelMetrics(
-            pb_utils, labels, engine.capacity, engine.counters, self.loop.observations
+            pb_utils, labels, self.loop.capacity, self.loop.counters, self.loop.observations
         )
         self.finished = threading.Event()
         self.watcher = threading.Thread(target=self.watch, name="watcher", daemon=True)

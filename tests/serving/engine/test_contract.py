@@ -181,7 +181,7 @@ def test_frequency_and_presence_penalties_end_a_loop(engine: Engine) -> None:
 def loop(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> EngineLoop:
-    loop = EngineLoop(engine, tiny_tokenizer)
+    loop = EngineLoop(lambda: engine, tiny_tokenizer)
     monkeypatch.setattr(engine, "close", lambda: None)  # the module's tests share the engine
     loop.start()
     return loop

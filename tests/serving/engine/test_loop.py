@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from checkpoints.errors import RequestError, ServingError
+from checkpoints.errors import CheckpointError, RequestError, ServingError
 from serving.engine.contract import TokenEvent
 from serving.engine.loop import EngineFailure, EngineLoop
 from serving.engine.request import GenerationRequest, SamplingParameters
@@ -63,7 +64,7 @@ def engine(tiny_tokenizer: PreTrainedTokenizerFast) -> BreakingEngine:
 
 @pytest.fixture
 def loop(engine: BreakingEngine, tiny_tokenizer: PreTrainedTokenizerFast) -> EngineLoop:
-    loop = EngineLoop(engine, tiny_tokenizer)
+    loop = EngineLoop(lambda: engine, tiny_tokenizer)
     loop.start()
     return loop
 
@@ -129,7 +130,7 @@ def test_a_dead_engine_answers_everybody_and_refuses_the_rest(
     engine: BreakingEngine, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     failures: list[EngineFailure] = []
-    loop = EngineLoop(engine, tiny_tokenizer, on_failure=failures.append)
+    loop = EngineLoop(lambda: engine, tiny_tokenizer, on_failure=failures.append)
     loop.start()
     sinks = [Recorder() for _ in range(4)]  # two run, two wait
     for sink in sinks:
@@ -177,3 +178,38 @@ def test_stop_words_free_the_slot(loop: EngineLoop, tiny_tokenizer: PreTrainedTo
     assert cut.deltas[-1].finish_reason == "stop"
     loop.close()
     assert loop.running == 0
+
+
+def test_the_thread_that_loads_an_engine_is_the_one_that_steps_it(
+    engine: BreakingEngine, tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A second thread that computes would halve the speed: see the loop's module.
+    threads = []
+
+    def load() -> BreakingEngine:
+        threads.append(threading.get_ident())
+        return engine
+
+    step = engine.step
+
+    def noted_step() -> Any:
+        threads.append(threading.get_ident())
+        return step()
+
+    monkeypatch.setattr(engine, "step", noted_step)
+    loop = EngineLoop(load, tiny_tokenizer)
+    loop.start()
+    sink = Recorder()
+    loop.submit(request(), sink)
+    assert sink.ended.wait(30)
+    loop.close()
+    assert len(threads) > 2
+    assert set(threads) == {threads[0]} != {threading.get_ident()}
+
+
+def test_an_engine_that_cannot_be_loaded_says_why(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    def load() -> BreakingEngine:
+        raise CheckpointError("no weights here")
+
+    with pytest.raises(CheckpointError, match="no weights here"):
+        EngineLoop(load, tiny_tokenizer).start()

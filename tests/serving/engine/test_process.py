@@ -54,7 +54,7 @@ def is_alive(number: int) -> bool:
 
 def test_a_killed_process_is_a_failed_engine(engine: Engine, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     failures: list[EngineFailure] = []
-    loop = EngineLoop(engine, tiny_tokenizer, on_failure=failures.append)
+    loop = EngineLoop(lambda: engine, tiny_tokenizer, on_failure=failures.append)
     loop.start()
     sinks = [Recorder() for _ in range(6)]  # four run, two wait
     endless = GenerationRequest([5, 6], SamplingParameters(max_tokens=2000, ignore_eos=True))
@@ -76,7 +76,7 @@ def test_a_process_that_dies_with_nothing_to_do_is_noticed(
 ) -> None:
     # A server that only finds out with its next request would have stayed ready for nothing.
     noticed = threading.Event()
-    loop = EngineLoop(engine, tiny_tokenizer, on_failure=lambda failure: noticed.set())
+    loop = EngineLoop(lambda: engine, tiny_tokenizer, on_failure=lambda failure: noticed.set())
     loop.start()
     os.kill(pid(engine), signal.SIGKILL)
     assert noticed.wait(WAIT)
