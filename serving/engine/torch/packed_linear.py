@@ -7,10 +7,12 @@ the machine, so it is made when the model is loaded and never saved.
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import nn
 
-__all__ = ["PackedLinear", "pack_linear_layers"]
+__all__ = ["PackedLinear", "can_pack", "pack_linear_layers"]
 
 
 class PackedLinear(nn.Module):
@@ -50,11 +52,16 @@ def pack_linear_layers(model: nn.Module, *, rows: int) -> int:
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if type(child) is nn.Linear and _is_computed(child.weight) and not hasattr(child, "_hf_hook")
+        if can_pack(child)
     ]
     for parent, name, child in found:
         setattr(parent, name, PackedLinear(child, rows))
     return len(found)
+
+
+def can_pack(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether ``layer`` is a plain Linear that oneDNN computes; placed ones carry a hook and stay."""
+    return type(layer) is nn.Linear and _is_computed(layer.weight) and not hasattr(layer, "_hf_hook")
 
 
 def _is_computed(weight: torch.Tensor) -> bool:

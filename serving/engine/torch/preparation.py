@@ -9,6 +9,7 @@ import logging
 
 from transformers import PreTrainedModel
 
+from serving.engine.torch.joined_linear import join_linear_layers
 from serving.engine.torch.norms import fuse_norms
 from serving.engine.torch.packed_linear import pack_linear_layers
 from serving.engine.torch.support import shown_equal
@@ -28,6 +29,12 @@ def prepare_model(model: PreTrainedModel) -> None:
     """
     if model.device.type != "cpu" or not shown_equal(model.config):
         return
+    joined = join_linear_layers(model, rows=_LAYOUT_ROWS)
     packed = pack_linear_layers(model, rows=_LAYOUT_ROWS)
     fused = fuse_norms(model)
-    logger.info("fast paths: %d linear layers packed for oneDNN, %d norms fused", packed, fused)
+    logger.info(
+        "fast paths: %d linear layers packed for oneDNN, %d more of several in one, %d norms fused",
+        packed,
+        joined,
+        fused,
+    )

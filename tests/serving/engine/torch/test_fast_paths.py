@@ -8,6 +8,7 @@ from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from serving.engine.request import GenerationRequest, SamplingParameters
+from serving.engine.torch.joined_linear import JoinedLinear, join_linear_layers
 from serving.engine.torch.masks import MaskBuilder
 from serving.engine.torch.norms import FusedRMSNorm, fuse_norms
 from serving.engine.torch.packed_linear import PackedLinear, pack_linear_layers
@@ -27,6 +28,42 @@ def test_a_packed_layer_computes_the_same(rows: int, bias: bool) -> None:
     expected = model(inputs)
     assert pack_linear_layers(model, rows=32) == 2
     torch.testing.assert_close(model(inputs), expected, atol=1e-5, rtol=1e-5)
+
+
+class Siblings(nn.Module):
+    """Two layers that read one input, and a third that reads another."""
+
+    def __init__(self, bias: bool, sizes: tuple[int, int] = (96, 96)) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(sizes[0], 160, bias=bias)
+        self.up_proj = nn.Linear(sizes[1], 33, bias=bias)
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.gate_proj(first), self.up_proj(second)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 32])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.inference_mode()
+def test_joined_layers_compute_the_same(rows: int, bias: bool) -> None:
+    model = Siblings(bias)
+    one, other = torch.randn(rows, 1, 96), torch.randn(rows, 1, 96)
+    # Also where the inputs differ after all, and when a layer is called alone or twice.
+    calls = [(one, one), (one, other), (other, one), (one, one)]
+    expected = [model(*call) for call in calls]
+    again = model.up_proj(one)
+    assert join_linear_layers(model, rows=32) == 1
+    assert type(model.gate_proj) is type(model.up_proj) is JoinedLinear
+    for call, outputs in zip(calls, expected, strict=True):
+        torch.testing.assert_close(model(*call), outputs, atol=1e-5, rtol=1e-5)
+    for _ in range(2):
+        torch.testing.assert_close(model.up_proj(one), again, atol=1e-5, rtol=1e-5)
+
+
+def test_only_layers_that_can_share_a_product_are_joined() -> None:
+    assert join_linear_layers(Siblings(True, sizes=(96, 64)), rows=8) == 0
+    lone = nn.ModuleDict({"gate_proj": nn.Linear(8, 8), "q_proj": nn.Linear(8, 8)})
+    assert join_linear_layers(lone, rows=8) == 0
 
 
 def test_layers_that_are_not_plain_stay() -> None:
@@ -59,7 +96,7 @@ def test_a_model_is_prepared_whole() -> None:
         prepare_model(model)
         kinds[name] = {type(module) for module in model.modules()}
         assert nn.Linear not in kinds[name]
-        assert {PackedLinear, FusedRMSNorm} <= kinds[name]
+        assert {PackedLinear, JoinedLinear, FusedRMSNorm} <= kinds[name]
 
 
 def test_rows_attend_in_runs_only_where_that_saves() -> None:

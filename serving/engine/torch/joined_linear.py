@@ -1,0 +1,107 @@
+"""Linear layers that read the same input, computed as one product, for inference on CPU.
+
+A decode step multiplies a few rows by hundreds of weight matrices, so what a product costs before its
+first multiplication counts. The projections to queries, keys and values are one matrix in three parts;
+so are gate and up. The model still calls them one by one: the first call computes all of them, and the
+others find theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeGuard
+
+import torch
+from torch import nn
+
+from serving.engine.torch.packed_linear import PackedLinear, can_pack
+
+__all__ = ["JoinedLinear", "join_linear_layers"]
+
+_SIBLINGS = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("q_a_proj", "kv_a_proj_with_mqa"),
+    ("q_proj", "kv_a_proj_with_mqa"),
+    ("gate_proj", "up_proj"),
+)
+"""Names of layers that get the same input, as transformers' modelling code calls them."""
+
+
+class JoinedLinear(nn.Module):
+    """One of several ``nn.Linear`` that share a product.
+
+    Args:
+        product: of all of them.
+        part: which of them this is.
+    """
+
+    def __init__(self, product: _Product, part: int) -> None:
+        super().__init__()
+        self.in_features = product.in_features
+        self.out_features = product.sizes[part]
+        self._product = product
+        self._part = part
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return ``[..., out_features]`` for ``[..., in_features]``: a view into the whole product."""
+        return self._product.part(inputs, self._part)
+
+
+class _Product:
+    """The layers' weights on top of each other, and what they made of the last input.
+
+    The input is recognized by being the same object, which stays alive as long as it is remembered.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear], rows: int) -> None:
+        self.in_features = layers[0].in_features
+        self.sizes = [layer.out_features for layer in layers]
+        whole = nn.Linear(self.in_features, sum(self.sizes), bias=False, device="meta")
+        whole.weight = _stack([layer.weight for layer in layers])
+        if layers[0].bias is not None:
+            whole.bias = _stack([layer.bias for layer in layers])
+        self._packed = PackedLinear(whole, rows)
+        self._input: torch.Tensor | None = None
+        self._outputs: dict[int, torch.Tensor] = {}
+
+    def part(self, inputs: torch.Tensor, part: int) -> torch.Tensor:
+        if self._input is not inputs or part not in self._outputs:
+            self._input = inputs
+            self._outputs = dict(enumerate(self._packed(inputs).split(self.sizes, dim=-1)))
+        output = self._outputs.pop(part)
+        if not self._outputs:
+            self._input = None
+        return output
+
+
+def _stack(values: Sequence[torch.Tensor]) -> nn.Parameter:
+    return nn.Parameter(torch.cat([value.detach() for value in values]), requires_grad=False)
+
+
+def join_linear_layers(model: nn.Module, *, rows: int) -> int:
+    """Join sibling layers of ``model`` that oneDNN computes; return how many products they became.
+
+    Args:
+        model: a model in ``.eval()``; it cannot be trained or saved afterwards.
+        rows: rows of the usual forward pass.
+    """
+    joined = 0
+    for parent in list(model.modules()):
+        children = dict(parent.named_children())
+        for names in _SIBLINGS:
+            layers = [children[name] for name in names if name in children]
+            if len(layers) < len(names) or not _alike(layers):
+                continue
+            product = _Product(layers, rows)
+            for part, name in enumerate(names):
+                setattr(parent, name, JoinedLinear(product, part))
+            joined += 1
+    return joined
+
+
+def _alike(layers: Sequence[nn.Module]) -> TypeGuard[Sequence[nn.Linear]]:
+    """Whether all can be packed, take inputs of one size, and all have a bias or none has."""
+    kinds = {
+        (layer.in_features, layer.bias is None, layer.weight.dtype) for layer in layers if can_pack(layer)
+    }
+    return len(kinds) == 1 and all(can_pack(layer) for layer in layers)
