@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.failures import PeerFailure
+from benchmarks.quantized import checkpoint_in
 from benchmarks.setting import Setting
 from checkpoints.errors import TrimaranError
 from serving.config import ExportConfig
@@ -46,7 +47,7 @@ def export_version(setting: Setting, engine: str, weights: str, **changes: Any) 
             raise PeerFailure(missing)
         return export(
             ExportConfig(
-                checkpoint=setting.checkpoint,
+                checkpoint=checkpoint_in(setting, weights),
                 repository=setting.repository,
                 name=name,
                 engine=engine,  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["end", "peak_rss", "start"]
+__all__ = ["end", "peak_rss", "resident", "start"]
 
 
 def start(
@@ -56,6 +56,15 @@ def peak_rss(root: int) -> int:
 
     It is the sum of each process's own peak (``VmHWM``), pages they share counted in each: an upper bound.
     """
+    return _memory(root, "VmHWM")
+
+
+def resident(root: int) -> int:
+    """Return the resident memory of a process and its descendants now, in bytes; shared pages as above."""
+    return _memory(root, "VmRSS")
+
+
+def _memory(root: int, field: str) -> int:
     parents = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -65,7 +74,7 @@ def peak_rss(root: int) -> int:
     family = {root}
     while grown := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= grown
-    return sum(int(_status(pid).get("VmHWM", "0 kB").split()[0]) * 1024 for pid in family)
+    return sum(int(_status(pid).get(field, "0 kB").split()[0]) * 1024 for pid in family)
 
 
 def _status(pid: int) -> dict[str, str]:

@@ -115,10 +115,15 @@ class Peer(ABC):
         tokens = sum(item.max_tokens for item in items)
         return self._link.measure(items, concurrency, timeout=120.0 + tokens)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that holds the engine; while it is started."""
+        assert self._link is not None
+        return self._server_pid() or self._link.pid
+
     def peak_rss(self) -> int:
         """Peak resident memory of its processes since it was started, in bytes."""
-        assert self._link is not None
-        return peak_rss(self._server_pid() or self._link.pid)
+        return peak_rss(self.pid)
 
     def stop(self) -> None:
         """End its processes; nothing happens when there are none."""

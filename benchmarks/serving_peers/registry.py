@@ -25,9 +25,11 @@ def all_peers(setting: Setting) -> dict[str, Peer]:
         ("openvino", "int8"),
         ("onnx", "fp32"),
         ("onnx", "int8"),
+        ("torch", "nf4"),
     ]
     peers: list[Peer] = [
         TransformersStatic(setting, precision),
+        TransformersStatic(setting, "nf4"),
         TransformersContinuous(setting, precision),
         LlamaCpp(setting, "bf16"),
         LlamaCpp(setting, "q8_0"),
@@ -45,7 +47,14 @@ def all_peers(setting: Setting) -> dict[str, Peer]:
 
 def default_keys(setting: Setting) -> list[str]:
     """Return what a full run measures: not every way to every engine, and no emulated bf16."""
-    left_out = ["triton-http-openvino-fp16", "triton-http-onnx", "triton-onnx-fp32"]
+    left_out = [
+        "triton-http-openvino-fp16",
+        "triton-http-onnx",
+        "triton-http-torch-nf4",
+        "triton-onnx-fp32",
+        "inprocess-onnx-fp32",
+        "inprocess-torch-nf4",
+    ]
     if setting.precision != "bf16":
         left_out.append("vllm-bf16")
     return [key for key in all_peers(setting) if not key.startswith(tuple(left_out))]

@@ -27,11 +27,18 @@ class TransformersStatic(Peer):
     pins = ("torch==2.13.0", "transformers==5.23.0")
     note = "each batch waits for its longest; TTFT and ITL as if it streamed"
 
+    def prepare(self) -> None:
+        """Quantize, where it is to load NF4."""
+        from benchmarks.quantized import checkpoint_in
+
+        super().prepare()
+        self._checkpoint = checkpoint_in(self.setting, self.precision)
+
     def options(self) -> Mapping[str, Any]:
         """Checkpoint, precision and threads."""
         return {
-            "checkpoint": str(self.setting.checkpoint),
-            "precision": self.precision,
+            "checkpoint": str(self._checkpoint),
+            "precision": self.setting.precision if self.precision == "nf4" else self.precision,
             "threads": self.setting.threads,
         }
 

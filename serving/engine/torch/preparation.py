@@ -29,12 +29,25 @@ def prepare_model(model: PreTrainedModel) -> None:
     """
     if model.device.type != "cpu" or not shown_equal(model.config):
         return
+    loaded = _parameter_bytes(model)
     joined = join_linear_layers(model, rows=_LAYOUT_ROWS)
     packed = pack_linear_layers(model, rows=_LAYOUT_ROWS)
     fused = fuse_norms(model)
+    if 2 * _parameter_bytes(model) < loaded:
+        _copy_parameters(model)
     logger.info(
         "fast paths: %d linear layers packed for oneDNN, %d more of several in one, %d norms fused",
         packed,
         joined,
         fused,
     )
+
+
+def _parameter_bytes(model: PreTrainedModel) -> int:
+    return sum(value.nbytes for value in model.parameters())
+
+
+def _copy_parameters(model: PreTrainedModel) -> None:
+    """Let go of the checkpoint's files: one parameter mapped from a file keeps all of it in memory."""
+    for value in model.parameters():
+        value.data = value.data.clone()
