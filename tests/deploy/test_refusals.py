@@ -37,7 +37,7 @@ MIXED = "autoscaling.mode=cpu,autoscaling.cpu.utilization=70"
         ("model.source=copy,model.copy.fromClaim=b,model.copy.fromPath=/x", "1.35", ["relative"]),
         ("model.pvc.claimName=", "1.35", ["model.pvc.claimName is empty"]),
         # Rollouts
-        ("model.pvc.accessMode=ReadWriteOnce", "1.35", ["ReadWriteOnce", "RollingUpdate", "Recreate", "down"]),
+        ("model.pvc.accessMode=ReadWriteOnce", "1.35", ["ReadWriteOnce", "RollingUpdate", "is down"]),
         ("model.pvc.accessMode=ReadWriteOncePod,strategy=Recreate,replicas=2", "1.35", ["one pod", "is 2"]),
         (f"model.pvc.accessMode=ReadWriteOnce,strategy=Recreate,{MIXED}", "1.35", ["one pod", "cpu"]),
         ("podDisruptionBudget.maxUnavailable=0", "1.35", ["maxUnavailable is 0", "drained"]),
@@ -52,9 +52,13 @@ MIXED = "autoscaling.mode=cpu,autoscaling.cpu.utilization=70"
         ("training.nodes=2", "1.35", ["one process", "training.distributed"]),
         # The schema
         ("server.drainSecond=5", "1.35", ["additional properties 'drainSecond' not allowed"]),
-        ("shm.sizeLimit=1GB", "1.35", ["shm/sizeLimit", "pattern"]),
-        ("image.digest=abc", "1.35", ["image/digest"]),
         ("", "1.27", ["kubeVersion", "1.28"]),
+        # Formats
+        ("shm.sizeLimit=1GB", "1.35", ['shm.sizeLimit is "1GB"', "512Mi"]),
+        ("training.resources.limits.memory=16 Gi", "1.35", ["training.resources.limits.memory", "quantity"]),
+        ("image.digest=abc", "1.35", ['image.digest is "abc"', "sha256:"]),
+        ("loadtest.duration=2min", "1.35", ['loadtest.duration is "2min"', "2m"]),
+        ("training.run=Nightly", "1.35", ["training.run", "lower-case"]),
     ],
 )  # fmt: skip
 def test_refused(helm: Helm, settings: str, kubernetes: str, parts: list[str]) -> None:

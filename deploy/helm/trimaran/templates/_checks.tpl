@@ -1,5 +1,6 @@
 {{/* What a schema cannot say: values that contradict each other or the cluster. */}}
 {{- define "trimaran.checks" -}}
+{{- include "trimaran.checkFormats" . -}}
 {{- include "trimaran.checkModel" . -}}
 {{- include "trimaran.checkRollout" . -}}
 {{- include "trimaran.checkAutoscaling" . -}}
@@ -108,6 +109,38 @@
 {{- with .Values.training -}}
 {{- if and (gt (mul (int .nodes) (int .processesPerNode)) 1) (not .distributed) -}}
 {{- fail (printf "training.nodes is %d and training.processesPerNode is %d, but `trimaran train` 0.1.0 trains in one process; set both to 1, or set training.distributed to true with an image whose training is distributed" (int .nodes) (int .processesPerNode)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Formats are looked at here and not by patterns in the schema: helm would print the pattern and nothing else. */}}
+{{- define "trimaran.checkFormats" -}}
+{{- $quantity := "^[0-9]+([.][0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$" -}}
+{{- $values := .Values -}}
+{{- $sizes := dict "shm.sizeLimit" $values.shm.sizeLimit "tmp.sizeLimit" $values.tmp.sizeLimit "model.copy.sizeLimit" $values.model.copy.sizeLimit "training.shmSizeLimit" $values.training.shmSizeLimit -}}
+{{- range $prefix, $resources := dict "resources" $values.resources "loadtest.resources" $values.loadtest.resources "training.resources" $values.training.resources -}}
+{{- range $kind, $amounts := $resources -}}
+{{- range $name, $amount := $amounts -}}
+{{- $_ := set $sizes (printf "%s.%s.%s" $prefix $kind $name) $amount -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $amount := $sizes -}}
+{{- if not (regexMatch $quantity (toString $amount)) -}}
+{{- fail (printf "%s is %q; accepted: a Kubernetes quantity such as 2, 500m, 512Mi or 4Gi" $name (toString $amount)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $time := dict "podMonitor.interval" $values.podMonitor.interval "loadtest.duration" $values.loadtest.duration -}}
+{{- if not (regexMatch "^[0-9]+([.][0-9]+)?(ms|s|m|h)$" $time) -}}
+{{- fail (printf "%s is %q; accepted: a time such as 15s, 2m or 1h" $name $time) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $values.image.digest (not (regexMatch "^sha256:[0-9a-f]{64}$" $values.image.digest)) -}}
+{{- fail (printf "image.digest is %q; accepted: sha256: and 64 hexadecimal digits, as `docker buildx imagetools inspect` prints it" $values.image.digest) -}}
+{{- end -}}
+{{- range $name, $run := dict "loadtest.run" $values.loadtest.run "training.run" $values.training.run -}}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?$" $run) -}}
+{{- fail (printf "%s is %q; accepted: 1 to 10 lower-case letters, digits and '-', because it ends the Job's name" $name $run) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
