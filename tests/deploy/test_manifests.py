@@ -171,16 +171,24 @@ def test_every_pod_is_under_a_network_policy_that_closes_both_ways(manifests: li
         assert pod in covered, where
 
 
-def test_load_test_pods_may_call_the_server(manifests: list[Manifest]) -> None:
-    (policy,) = [
-        item for item in of_kind(manifests, "NetworkPolicy") if item["metadata"]["name"] == "llm-trimaran"
+def test_load_tests_and_tests_may_call_the_server(manifests: list[Manifest]) -> None:
+    name = "llm-trimaran"
+    (policy,) = [one for one in of_kind(manifests, "NetworkPolicy") if one["metadata"]["name"] == name]
+    selector = policy["spec"]["ingress"][0]["from"][0]["podSelector"]
+    (expression,) = selector["matchExpressions"]
+    callers = [
+        (where, pod) for where, pod in pod_templates(manifests) if "loadtest" in where or "-test" in where
     ]
-    (label,) = [
-        peer["podSelector"]["matchLabels"]
-        for rule in policy["spec"]["ingress"]
-        for peer in rule["from"]
-        if "podSelector" in peer
-    ]
+    assert callers
+    for where, pod in callers:
+        labels = pod["metadata"]["labels"]
+        assert selector["matchLabels"].items() <= labels.items(), where
+        assert labels[expression["key"]] in expression["values"], where
+
+
+def test_pods_have_no_label_that_changes_with_the_chart(manifests: list[Manifest]) -> None:
+    """A Job's template cannot be changed, and a Deployment's would replace all pods."""
     for where, pod in pod_templates(manifests):
-        if "loadtest" in where or where.endswith("-test"):
-            assert label.items() <= pod["metadata"]["labels"].items(), where
+        if not where.startswith("Pod/"):
+            labels = pod["metadata"]["labels"]
+            assert not {"helm.sh/chart", "app.kubernetes.io/version"} & labels.keys(), where

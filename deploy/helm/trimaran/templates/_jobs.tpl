@@ -42,8 +42,7 @@ spec:
   template:
     metadata:
       labels:
-        {{- include "trimaran.labels" (dict "top" $top "component" $component) | nindent 8 }}
-        trimaran-client: "true"
+        {{- include "trimaran.selector" (dict "top" $top "component" $component) | nindent 8 }}
         trimaran-loadtest: {{ $name }}
     spec:
       {{- include "trimaran.podSecurity" $top | nindent 6 }}
