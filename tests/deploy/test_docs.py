@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.deploy.helm_tool import CHART, REPOSITORY, Helm
+from tests.deploy.helm_tool import CHART, FOREIGN, KUBERNETES, REPOSITORY, Helm
 from trimaran.command_parser import parse_command
 from trimaran.command_table import COMMANDS
 
@@ -69,9 +69,14 @@ def test_commands_for_a_cluster_render(helm: Helm, folder: Path, command: list[s
         if name in arguments:
             index = arguments.index(name)
             del arguments[index : index + 1 + takes_value]
-    done = helm.run("template", *arguments, "--kube-version", "1.35")
-    assert done.returncode == 0, f"{text}\n{done.stderr}"
-    made = {f"{item['kind']}/{item['metadata']['name']}" for item in yaml.safe_load_all(done.stdout) if item}
+    made: set[str] = set()
+    for kubernetes in (KUBERNETES[0], KUBERNETES[-1]):
+        done = helm.run("template", *arguments, "--kube-version", kubernetes)
+        assert done.returncode == 0, f"{text}\n{done.stderr}"
+        for item in filter(None, yaml.safe_load_all(done.stdout)):
+            made.add(f"{item['kind']}/{item['metadata']['name']}")
+            if item["kind"] not in FOREIGN:
+                kubernetes_validate.validate(item, kubernetes, strict=True)
     for feature, made_by in (
         ("httpRoute.enabled", "HTTPRoute/llm-trimaran"),
         ("autoscaling.mode=keda", "ScaledObject/llm-trimaran"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.deploy.helm_tool import Helm, value_sets
 from tests.deploy.objects import (
     Manifest,
     containers,
@@ -22,6 +23,14 @@ from tests.deploy.objects import (
 def test_names_are_unique(manifests: list[Manifest]) -> None:
     names = [(item["kind"], item["metadata"]["name"]) for item in manifests]
     assert len(names) == len(set(names))
+
+
+def test_the_longest_names_fit_into_labels(helm: Helm) -> None:
+    settings = f"fullnameOverride={35 * 'a'},loadtest.run={10 * 'b'},training.run={10 * 'b'}"
+    for item in helm.manifests("--values", value_sets()["everything"], "--set", settings):
+        indexed = item["spec"].get("completionMode") == "Indexed" if "spec" in item else False
+        longest = item["metadata"]["name"] + ("-999" if indexed else "")
+        assert len(longest) <= 63, longest
 
 
 def test_every_selector_matches_pods(manifests: list[Manifest]) -> None:

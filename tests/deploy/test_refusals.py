@@ -54,6 +54,7 @@ MIXED = "autoscaling.mode=cpu,autoscaling.cpu.utilization=70"
         ("server.drainSecond=5", "1.35", ["additional properties 'drainSecond' not allowed"]),
         ("", "1.27", ["kubeVersion", "1.28"]),
         # Formats
+        (f"fullnameOverride={36 * 'a'}", "1.35", ["36 characters", "35 are accepted"]),
         ("shm.sizeLimit=1GB", "1.35", ['shm.sizeLimit is "1GB"', "512Mi"]),
         ("training.resources.limits.memory=16 Gi", "1.35", ["training.resources.limits.memory", "quantity"]),
         ("image.digest=abc", "1.35", ['image.digest is "abc"', "sha256:"]),

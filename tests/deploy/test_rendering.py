@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,8 @@ import pytest
 import yaml
 
 from tests.deploy import golden
-from tests.deploy.helm_tool import CHART, KUBERNETES, Helm, schema_versions, value_sets
+from tests.deploy.helm_tool import CHART, FOREIGN, KUBERNETES, Helm, schema_versions, value_sets
 
-# Kinds of other projects, which kubernetes-validate has no schema for.
-FOREIGN = {"HTTPRoute", "PodMonitor", "ScaledObject", "TrainJob", "TrainingRuntime"}
 # An image volume is refused where it does not exist: test_refusals.
 FIRST_VERSION = {"jobs": "1.31"}
 
@@ -65,3 +64,29 @@ def test_examples_are_yaml() -> None:
     for path in files:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert isinstance(content, dict), path
+
+
+def notes(helm: Helm, *settings: str) -> str:
+    done = helm.run("install", "llm", CHART, "--dry-run=client", *(f"--set={one}" for one in settings))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("\nNOTES:\n")[2]
+
+
+def test_notes_say_what_an_upgrade_costs(helm: Helm) -> None:
+    assert "Each upgrade is a downtime" in notes(helm, "strategy=Recreate")
+    assert "2 free GPU(s)" in notes(helm, "gpu.count=2")
+    assert "admin API" in notes(helm, "service.type=LoadBalancer")
+    plain = notes(helm)
+    assert "http://llm-trimaran.default.svc:8000" in plain
+    assert "downtime" not in plain
+    assert "admin API" not in plain
+
+
+def test_package_leaves_out_what_only_a_clone_needs(helm: Helm, tmp_path: Path) -> None:
+    done = helm.run("package", CHART, "--destination", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("trimaran-*.tgz")
+    with tarfile.open(archive) as package:
+        names = {name.removeprefix("trimaran/") for name in package.getnames()}
+    assert {"README.md", "values.schema.json", "examples/prometheus-adapter-values.yaml"} <= names
+    assert not [name for name in names if name.startswith("ci/") or name == "README.guide.md"]

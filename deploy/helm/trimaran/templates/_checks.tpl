@@ -1,11 +1,21 @@
 {{/* What a schema cannot say: values that contradict each other or the cluster. */}}
 {{- define "trimaran.checks" -}}
 {{- include "trimaran.checkFormats" . -}}
+{{- include "trimaran.checkName" . -}}
 {{- include "trimaran.checkModel" . -}}
 {{- include "trimaran.checkRollout" . -}}
 {{- include "trimaran.checkAutoscaling" . -}}
 {{- include "trimaran.checkRoutes" . -}}
 {{- include "trimaran.checkJobs" . -}}
+{{- end -}}
+
+{{/* "-loadtest-RUN-workers" with a RUN of 10 still fits into the 63 characters of a label. A silent cut could make two
+releases one. */}}
+{{- define "trimaran.checkName" -}}
+{{- $name := include "trimaran.fullname" . -}}
+{{- if gt (len $name) 35 -}}
+{{- fail (printf "the name %q of this release's objects has %d characters, 35 are accepted; choose a shorter release name or set fullnameOverride" $name (len $name)) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "trimaran.checkModel" -}}
