@@ -172,3 +172,33 @@ def test_comments_belong_to_the_key_below() -> None:
         "a.c": ("", ["x"]),
         "d": ("About d.", [{"e": 1}]),
     }
+
+
+@pytest.mark.parametrize("text", ["2026-05-01", "0123", "true", "1e3", "no", "1.10"])
+def test_texts_stay_texts(helm: Helm, tmp_path: Path, text: str) -> None:
+    """A folder named by a date, a claim named by a number: YAML would read something else."""
+    values = tmp_path / "values.yaml"
+    model = {"source": "copy", "revision": text, "copy": {"fromClaim": "a" + text, "fromPath": text}}
+    service = {
+        "image": {"tag": text, "pullSecrets": [text]},
+        "priorityClassName": text,
+        "nodeSelector": {"a": text},
+    }
+    values.write_text(json.dumps({"model": model, **service}), encoding="utf-8")
+    (deployment,) = [item for item in helm.manifests("--values", values) if item["kind"] == "Deployment"]
+    template = deployment["spec"]["template"]
+    pod = template["spec"]
+    assert template["metadata"]["annotations"]["trimaran/model-revision"] == text
+    assert pod["initContainers"][0]["volumeMounts"][1]["subPath"] == text
+    assert pod["containers"][0]["image"].endswith(f":{text}")
+    assert pod["imagePullSecrets"] == [{"name": text}]
+    assert pod["priorityClassName"] == text
+    assert pod["nodeSelector"] == {"a": text}
+
+
+def test_large_numbers_stay_whole(helm: Helm) -> None:
+    """OpenShift's user ids: helm reads numbers as floats and would write 1.00065e+09."""
+    text = helm.template("--set", "podSecurity.runAsUser=1000650000,podSecurity.fsGroup=1000650000")
+    assert "runAsUser: 1000650000\n" in text
+    assert "fsGroup: 1000650000\n" in text
+    assert "runAsUser" not in helm.template("--set", "podSecurity.runAsUser=0")

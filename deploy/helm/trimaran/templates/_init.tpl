@@ -3,7 +3,7 @@
 {{- $copy := .Values.model.copy -}}
 {{- if eq .Values.model.source "copy" }}
 - name: copy-model
-  image: {{ default (include "trimaran.image" .) $copy.fromImage }}
+  image: {{ default (include "trimaran.image" .) $copy.fromImage | quote }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   # A copy that was cut off is copied again: the verification below decides, not what is there already.
   command:
@@ -12,7 +12,7 @@
     - cp -R "$FROM"/. /target/
   env:
     - name: FROM
-      value: {{ ternary "/source" (default "/models" $copy.fromPath) (ne $copy.fromClaim "") }}
+      value: {{ ternary "/source" (default "/models" $copy.fromPath) (ne $copy.fromClaim "") | quote }}
   {{- include "trimaran.containerSecurity" . | nindent 2 }}
   resources:
     {{- toYaml .Values.resources | nindent 4 }}
@@ -24,13 +24,13 @@
       mountPath: /source
       readOnly: true
       {{- with $copy.fromPath }}
-      subPath: {{ . }}
+      subPath: {{ . | quote }}
       {{- end }}
     {{- end }}
 {{- end }}
 {{- if or .Values.model.verify (eq .Values.model.source "copy") }}
 - name: verify-model
-  image: {{ include "trimaran.image" . }}
+  image: {{ include "trimaran.image" . | quote }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   # The manifest in each version's checkpoint holds the sha256 of every file of it. A repository without one fails too.
   command:

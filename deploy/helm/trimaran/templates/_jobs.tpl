@@ -49,7 +49,7 @@ spec:
       restartPolicy: Never
       containers:
         - name: loadtest
-          image: {{ $loadtest.image }}
+          image: {{ $loadtest.image | quote }}
           imagePullPolicy: {{ $top.Values.image.pullPolicy }}
           {{- .command | nindent 10 }}
           env:
@@ -74,11 +74,11 @@ spec:
       volumes:
         - name: tmp
           emptyDir:
-            sizeLimit: {{ $top.Values.tmp.sizeLimit }}
+            sizeLimit: {{ $top.Values.tmp.sizeLimit | quote }}
         - name: results
           {{- if and $loadtest.resultsClaim (ne .role "worker") }}
           persistentVolumeClaim:
-            claimName: {{ $loadtest.resultsClaim }}
+            claimName: {{ $loadtest.resultsClaim | quote }}
           {{- else }}
           emptyDir: {}
           {{- end }}

@@ -29,8 +29,8 @@
 
 {{/* Call the two below with (dict "top" $ "component" "server"). */}}
 {{- define "trimaran.selector" -}}
-app.kubernetes.io/name: {{ default .top.Chart.Name .top.Values.nameOverride }}
-app.kubernetes.io/instance: {{ .top.Release.Name }}
+app.kubernetes.io/name: {{ default .top.Chart.Name .top.Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .top.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 

@@ -8,7 +8,7 @@ nodeSelector:
 {{- if or $values.tolerations $values.gpu.count }}
 tolerations:
   {{- if $values.gpu.count }}
-  - key: {{ $values.gpu.resourceName }}
+  - key: {{ $values.gpu.resourceName | quote }}
     operator: Exists
     effect: NoSchedule
   {{- end }}

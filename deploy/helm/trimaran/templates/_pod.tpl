@@ -1,22 +1,22 @@
 {{/* What every pod of this chart has: no token, no root, nothing writable but what is mounted. */}}
 {{- define "trimaran.podSecurity" -}}
-serviceAccountName: {{ include "trimaran.serviceAccount" . }}
+serviceAccountName: {{ include "trimaran.serviceAccount" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 securityContext:
   runAsNonRoot: true
   {{- with .Values.podSecurity.runAsUser }}
-  runAsUser: {{ . }}
-  runAsGroup: {{ . }}
+  runAsUser: {{ . | int64 }}
+  runAsGroup: {{ . | int64 }}
   {{- end }}
   {{- with .Values.podSecurity.fsGroup }}
-  fsGroup: {{ . }}
+  fsGroup: {{ . | int64 }}
   # Changing the owner of every file of a large model at each start takes minutes.
   fsGroupChangePolicy: OnRootMismatch
   {{- end }}
@@ -44,23 +44,23 @@ securityContext:
 {{- if eq $model.source "pvc" }}
 - name: models
   persistentVolumeClaim:
-    claimName: {{ $model.pvc.claimName }}
+    claimName: {{ $model.pvc.claimName | quote }}
     {{- if eq $model.pvc.accessMode "ReadOnlyMany" }}
     readOnly: true
     {{- end }}
 {{- else if eq $model.source "image" }}
 - name: models
   image:
-    reference: {{ $model.image.reference }}
+    reference: {{ $model.image.reference | quote }}
     pullPolicy: {{ $model.image.pullPolicy }}
 {{- else }}
 - name: models
   emptyDir:
-    sizeLimit: {{ $model.copy.sizeLimit }}
+    sizeLimit: {{ $model.copy.sizeLimit | quote }}
 {{- with $model.copy.fromClaim }}
 - name: source
   persistentVolumeClaim:
-    claimName: {{ . }}
+    claimName: {{ . | quote }}
     readOnly: true
 {{- end }}
 {{- end }}
@@ -74,6 +74,6 @@ securityContext:
   {{- if eq .Values.model.source "pvc" }}{{ $subPath = .Values.model.pvc.subPath }}{{ end }}
   {{- if eq .Values.model.source "image" }}{{ $subPath = .Values.model.image.subPath }}{{ end }}
   {{- with $subPath }}
-  subPath: {{ . }}
+  subPath: {{ . | quote }}
   {{- end }}
 {{- end -}}

@@ -7,14 +7,14 @@ restartPolicy: Never
 terminationGracePeriodSeconds: {{ $training.gracePeriodSeconds }}
 {{- if $training.gpus }}
 tolerations:
-  - key: {{ $top.Values.gpu.resourceName }}
+  - key: {{ $top.Values.gpu.resourceName | quote }}
     operator: Exists
     effect: NoSchedule
 {{- end }}
 containers:
   # Kubeflow Trainer fills in the container of this name.
   - name: node
-    image: {{ $training.image }}
+    image: {{ $training.image | quote }}
     imagePullPolicy: {{ $top.Values.image.pullPolicy }}
     command:
       {{- concat .torchrun (list "train") $training.args | toYaml | nindent 6 }}
@@ -46,15 +46,15 @@ containers:
 volumes:
   - name: data
     persistentVolumeClaim:
-      claimName: {{ $training.dataClaim }}
+      claimName: {{ $training.dataClaim | quote }}
   - name: output
     persistentVolumeClaim:
-      claimName: {{ $training.outputClaim }}
+      claimName: {{ $training.outputClaim | quote }}
   - name: shm
     emptyDir:
       medium: Memory
-      sizeLimit: {{ $training.shmSizeLimit }}
+      sizeLimit: {{ $training.shmSizeLimit | quote }}
   - name: tmp
     emptyDir:
-      sizeLimit: {{ $top.Values.tmp.sizeLimit }}
+      sizeLimit: {{ $top.Values.tmp.sizeLimit | quote }}
 {{- end -}}
