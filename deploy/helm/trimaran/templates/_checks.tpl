@@ -1,0 +1,156 @@
+{{/* What a schema cannot say: values that contradict each other or the cluster. */}}
+{{- define "trimaran.checks" -}}
+{{- include "trimaran.checkFormats" . -}}
+{{- include "trimaran.checkName" . -}}
+{{- include "trimaran.checkModel" . -}}
+{{- include "trimaran.checkRollout" . -}}
+{{- include "trimaran.checkAutoscaling" . -}}
+{{- include "trimaran.checkRoutes" . -}}
+{{- include "trimaran.checkJobs" . -}}
+{{- end -}}
+
+{{/* "-loadtest-RUN-workers" with a RUN of 10 still fits into the 63 characters of a label. A silent cut could make two
+releases one. */}}
+{{- define "trimaran.checkName" -}}
+{{- $name := include "trimaran.fullname" . -}}
+{{- if gt (len $name) 35 -}}
+{{- fail (printf "the name %q of this release's objects has %d characters, 35 are accepted; choose a shorter release name or set fullnameOverride" $name (len $name)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trimaran.checkModel" -}}
+{{- $model := .Values.model -}}
+{{- $kubernetes := .Capabilities.KubeVersion.Version -}}
+{{- if and (eq $model.source "pvc") (not $model.pvc.claimName) -}}
+{{- fail "model.pvc.claimName is empty; name the claim that holds the model repository, or choose another model.source" -}}
+{{- end -}}
+{{- if eq $model.source "copy" -}}
+{{- if eq (empty $model.copy.fromClaim) (empty $model.copy.fromImage) -}}
+{{- fail (printf "model.copy.fromClaim is %q and model.copy.fromImage is %q; give exactly one of them to copy from" $model.copy.fromClaim $model.copy.fromImage) -}}
+{{- end -}}
+{{- if and $model.copy.fromPath (eq (hasPrefix "/" $model.copy.fromPath) (not (empty $model.copy.fromClaim))) -}}
+{{- fail (printf "model.copy.fromPath is %q; in a claim it is relative (models/llm), in an image absolute (/models)" $model.copy.fromPath) -}}
+{{- end -}}
+{{- end -}}
+{{- if eq $model.source "image" -}}
+{{- if not $model.image.reference -}}
+{{- fail "model.image.reference is empty; give the OCI image whose root is the model repository" -}}
+{{- end -}}
+{{- if semverCompare "<1.31.0-0" $kubernetes -}}
+{{- fail (printf "model.source is image, but Kubernetes %s has no image volumes (they came with 1.31); use model.source copy with model.copy.fromImage, which works everywhere" $kubernetes) -}}
+{{- end -}}
+{{- if and (semverCompare "<1.35.0-0" $kubernetes) (not $model.image.featureGate) -}}
+{{- fail (printf "model.source is image, but in Kubernetes %s image volumes are behind the feature gate ImageVolume (on by default from 1.35); switch it on in the cluster and set model.image.featureGate to true, or use model.source copy with model.copy.fromImage" $kubernetes) -}}
+{{- end -}}
+{{- if and $model.image.subPath (semverCompare "<1.33.0-0" $kubernetes) -}}
+{{- fail (printf "model.image.subPath is %q, but Kubernetes %s cannot mount a folder of an image volume (1.33 can); put the repository in the image's root" $model.image.subPath $kubernetes) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trimaran.checkRollout" -}}
+{{- $mode := .Values.model.pvc.accessMode -}}
+{{- if and (eq .Values.model.source "pvc") (hasPrefix "ReadWriteOnce" $mode) -}}
+{{- if ne .Values.strategy "Recreate" -}}
+{{- fail (printf "model.pvc.accessMode is %s and strategy is %s: the new pod could not mount the volume while the old one holds it, and the rollout would hang. Set strategy to Recreate (the endpoint is down while a new pod loads), or use a ReadOnlyMany claim or model.source copy" $mode .Values.strategy) -}}
+{{- end -}}
+{{- if or (gt (int .Values.replicas) 1) (ne .Values.autoscaling.mode "none") -}}
+{{- fail (printf "model.pvc.accessMode is %s, so there can be one pod, but replicas is %d and autoscaling.mode is %s; use a ReadOnlyMany claim or model.source copy for more" $mode (int .Values.replicas) .Values.autoscaling.mode) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.podDisruptionBudget.enabled (eq (int .Values.podDisruptionBudget.maxUnavailable) 0) (eq .Values.autoscaling.mode "none") (eq (int .Values.replicas) 1) -}}
+{{- fail "podDisruptionBudget.maxUnavailable is 0 with one replica: no node under it could ever be drained; set it to 1 or run more replicas" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trimaran.checkAutoscaling" -}}
+{{- $scaling := .Values.autoscaling -}}
+{{- $mode := $scaling.mode -}}
+{{- $set := list -}}
+{{- if $scaling.cpu.utilization }}{{ $set = append $set "autoscaling.cpu" }}{{ end -}}
+{{- if or $scaling.metrics.running $scaling.metrics.waiting $scaling.metrics.pending }}{{ $set = append $set "autoscaling.metrics" }}{{ end -}}
+{{- if or $scaling.keda.serverAddress $scaling.keda.requestsPerPod }}{{ $set = append $set "autoscaling.keda" }}{{ end -}}
+{{- range $set -}}
+{{- if ne . (printf "autoscaling.%s" $mode) -}}
+{{- fail (printf "autoscaling.mode is %s, but %s is set too: two autoscalers on one Deployment fight. Choose one mode and leave the settings of the others at 0 or empty" $mode .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (ne $mode "none") (empty $set) -}}
+{{- $targets := dict "cpu" "autoscaling.cpu.utilization (such as 70)" "metrics" "at least one of autoscaling.metrics.running, waiting and pending" "keda" "autoscaling.keda.serverAddress and requestsPerPod" -}}
+{{- fail (printf "autoscaling.mode is %s, but it has no target; set %s" $mode (get $targets $mode)) -}}
+{{- end -}}
+{{- if and (eq $mode "keda") (or (not $scaling.keda.serverAddress) (not $scaling.keda.requestsPerPod)) -}}
+{{- fail "autoscaling.mode is keda; it needs both autoscaling.keda.serverAddress and autoscaling.keda.requestsPerPod" -}}
+{{- end -}}
+{{- if and (ne $mode "none") (lt (int $scaling.maxReplicas) (int $scaling.minReplicas)) -}}
+{{- fail (printf "autoscaling.maxReplicas is %d, less than autoscaling.minReplicas, %d" (int $scaling.maxReplicas) (int $scaling.minReplicas)) -}}
+{{- end -}}
+{{- if and (eq $mode "cpu") (not (dig "requests" "cpu" "" .Values.resources)) -}}
+{{- fail "autoscaling.mode is cpu, which is a share of the CPU request; set resources.requests.cpu" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trimaran.checkRoutes" -}}
+{{- if and .Values.front.serviceName (not .Values.front.paths) -}}
+{{- fail (printf "front.serviceName is %q, but front.paths is empty; list the path prefixes it answers, such as /v1" .Values.front.serviceName) -}}
+{{- end -}}
+{{- if and .Values.front.paths (not .Values.front.serviceName) -}}
+{{- fail "front.paths is set without front.serviceName; the paths to Triton itself are fixed, so that its admin API stays inside" -}}
+{{- end -}}
+{{- if and .Values.ingress.canaryWeight (not .Values.ingress.nginx) -}}
+{{- fail "ingress.canaryWeight is an ingress-nginx canary, but ingress.nginx is false; use httpRoute.canary, or your controller's own annotations" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.enabled is true, but httpRoute.parentRefs is empty; name the Gateway, such as [{name: public, namespace: gateways}]" -}}
+{{- end -}}
+{{- if ne (empty .Values.httpRoute.canary.serviceName) (eq (int .Values.httpRoute.canary.weight) 0) -}}
+{{- if empty .Values.httpRoute.canary.serviceName -}}
+{{- fail "httpRoute.canary.weight is set without httpRoute.canary.serviceName; name the HTTP Service of the canary's release" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trimaran.checkJobs" -}}
+{{- with .Values.loadtest.distributed -}}
+{{- if and .workers (not .locustfile) -}}
+{{- fail "loadtest.distributed.workers is set without loadtest.distributed.locustfile; give the path of a locustfile in the image that supports several processes (Trimaran's own does not yet), or set workers to 0" -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.training -}}
+{{- if and (gt (mul (int .nodes) (int .processesPerNode)) 1) (not .distributed) -}}
+{{- fail (printf "training.nodes is %d and training.processesPerNode is %d, but `trimaran train` 0.1.0 trains in one process; set both to 1, or set training.distributed to true with an image whose training is distributed" (int .nodes) (int .processesPerNode)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Formats are looked at here and not by patterns in the schema: helm would print the pattern and nothing else. */}}
+{{- define "trimaran.checkFormats" -}}
+{{- $quantity := "^[0-9]+([.][0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$" -}}
+{{- $values := .Values -}}
+{{- $sizes := dict "shm.sizeLimit" $values.shm.sizeLimit "tmp.sizeLimit" $values.tmp.sizeLimit "model.copy.sizeLimit" $values.model.copy.sizeLimit "training.shmSizeLimit" $values.training.shmSizeLimit -}}
+{{- range $prefix, $resources := dict "resources" $values.resources "loadtest.resources" $values.loadtest.resources "training.resources" $values.training.resources -}}
+{{- range $kind, $amounts := $resources -}}
+{{- range $name, $amount := $amounts -}}
+{{- $_ := set $sizes (printf "%s.%s.%s" $prefix $kind $name) $amount -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $amount := $sizes -}}
+{{- if not (regexMatch $quantity (toString $amount)) -}}
+{{- fail (printf "%s is %q; accepted: a Kubernetes quantity such as 2, 500m, 512Mi or 4Gi" $name (toString $amount)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $time := dict "podMonitor.interval" $values.podMonitor.interval "loadtest.duration" $values.loadtest.duration -}}
+{{- if not (regexMatch "^[0-9]+([.][0-9]+)?(ms|s|m|h)$" $time) -}}
+{{- fail (printf "%s is %q; accepted: a time such as 15s, 2m or 1h" $name $time) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $values.image.digest (not (regexMatch "^sha256:[0-9a-f]{64}$" $values.image.digest)) -}}
+{{- fail (printf "image.digest is %q; accepted: sha256: and 64 hexadecimal digits, as `docker buildx imagetools inspect` prints it" $values.image.digest) -}}
+{{- end -}}
+{{- range $name, $run := dict "loadtest.run" $values.loadtest.run "training.run" $values.training.run -}}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?$" $run) -}}
+{{- fail (printf "%s is %q; accepted: 1 to 10 lower-case letters, digits and '-', because it ends the Job's name" $name $run) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
