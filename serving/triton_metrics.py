@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from serving.engine.contract import Capacity, Counters
 from serving.engine.observations import Observations, Quantity
 
-__all__ = ["ModelMetrics", "Outcome"]
+__all__ = ["HISTOGRAM_BUCKETS", "ModelMetrics", "Outcome"]
 
 Outcome = Literal["ok", "cancelled", "invalid", "unavailable", "error"]
 """How a request ended: answered; left by its client; refused for what it asked; refused or lost for want of
@@ -46,6 +46,9 @@ _HISTOGRAMS: dict[Quantity, tuple[str, str, list[float]]] = {
         [1, 2, 4, 8, 16, 32, 64, 128, 256],
     ),
 }
+HISTOGRAM_BUCKETS = {name: buckets for name, _, buckets in _HISTOGRAMS.values()}
+"""Upper edges by metric; an objective on a latency must name one of them."""
+
 _GAUGES = {
     "trimaran_running_requests": "Requests in a slot of the engine",
     "trimaran_waiting_requests": "Requests handed to the engine that wait for a slot",
