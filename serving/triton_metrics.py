@@ -1,18 +1,26 @@
 """The Prometheus metrics that a model publishes through Triton's metrics port.
 
 Triton has counters of requests and queue times; what an LLM needs beside them (time to first token,
-inter-token latency, the batch in flight, the KV cache) comes from here. Every call into Triton crosses
-a process border, so the metrics are published now and then and never from the engine's thread.
+inter-token latency, the batch in flight, the KV cache) comes from here, and so does how requests ended:
+Triton counts every request that a response sender answered as a success, errors included. Every call into
+Triton crosses a process border, so the metrics are published now and then and never from the engine's thread.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+import time
+from collections import Counter
+from typing import Any, Literal, get_args
 
 from serving.engine.contract import Capacity, Counters
 from serving.engine.observations import Observations, Quantity
 
-__all__ = ["ModelMetrics"]
+__all__ = ["HISTOGRAM_BUCKETS", "ModelMetrics", "Outcome"]
+
+Outcome = Literal["ok", "cancelled", "invalid", "unavailable", "error"]
+"""How a request ended: answered; left by its client; refused for what it asked; refused or lost for want of
+a slot, a live engine or time; failed by a fault of ours."""
 
 _LATENCY = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]
 _HISTOGRAMS: dict[Quantity, tuple[str, str, list[float]]] = {
@@ -38,6 +46,9 @@ _HISTOGRAMS: dict[Quantity, tuple[str, str, list[float]]] = {
         [1, 2, 4, 8, 16, 32, 64, 128, 256],
     ),
 }
+HISTOGRAM_BUCKETS = {name: buckets for name, _, buckets in _HISTOGRAMS.values()}
+"""Upper edges by metric; an objective on a latency must name one of them."""
+
 _GAUGES = {
     "trimaran_running_requests": "Requests in a slot of the engine",
     "trimaran_waiting_requests": "Requests handed to the engine that wait for a slot",
@@ -45,6 +56,11 @@ _GAUGES = {
     "trimaran_kv_tokens_used": "Positions of the KV cache that requests hold",
     "trimaran_kv_tokens": "Positions of the KV cache",
     "trimaran_engine_batch_size_max": "Largest decode batch since the version was loaded",
+    "trimaran_queue_limit": "Requests that may wait in Triton's queue before it refuses more; 0 is no limit",
+    # A restart shows in the first alone (Triton has no process_start_time_seconds), and a model process that
+    # was killed in the second alone: Triton goes on calling that model ready.
+    "trimaran_loaded_timestamp_seconds": "When the version was loaded, in Unix time",
+    "trimaran_heartbeat_timestamp_seconds": "When the model process last said that it lives, in Unix time",
 }
 _COUNTERS = {
     "trimaran_prompt_tokens_total": ("prompt_tokens", "Prompt tokens computed"),
@@ -53,6 +69,9 @@ _COUNTERS = {
     "trimaran_decode_seconds_total": ("decode_seconds", "Time spent in decode"),
     "trimaran_decode_steps_total": ("steps", "Decode steps"),
 }
+
+
+_HEARTBEAT_SECONDS = 1.0
 
 
 class ModelMetrics:
@@ -64,6 +83,7 @@ class ModelMetrics:
         capacity: of the engine.
         counters: of the engine.
         observations: of the engine loop.
+        queue_limit: ``max_queue_size`` of the model's queue policy.
     """
 
     def __init__(
@@ -73,6 +93,8 @@ class ModelMetrics:
         capacity: Capacity,
         counters: Counters,
         observations: Observations,
+        *,
+        queue_limit: int,
     ) -> None:
         self._counters = counters
         self._observations = observations
@@ -92,11 +114,35 @@ class ModelMetrics:
             quantity: metric(name, text, kinds.HISTOGRAM, buckets=[float(edge) for edge in buckets])
             for quantity, (name, text, buckets) in _HISTOGRAMS.items()
         }
+        outcomes = pb_utils.MetricFamily(
+            name="trimaran_requests_total", description="Requests by how they ended", kind=kinds.COUNTER
+        )
+        self._families.append(outcomes)
+        self._requests = {
+            outcome: outcomes.Metric(labels={**labels, "outcome": outcome}) for outcome in get_args(Outcome)
+        }
+        self._ended: Counter[Outcome] = Counter()
+        self._lock = threading.Lock()
+        self._set("trimaran_loaded_timestamp_seconds", time.time())
+        self._set("trimaran_queue_limit", queue_limit)
         self._set("trimaran_slots", capacity.slots)
         self._set("trimaran_kv_tokens", capacity.kv_tokens)
 
+    def count(self, outcome: Outcome) -> None:
+        """Count one request that has ended; any thread may."""
+        with self._lock:
+            self._ended[outcome] += 1
+
     def publish(self, running: int, waiting: int) -> None:
         """Publish what has happened since the last call."""
+        now = time.time()
+        # Outside the range also when the clock was set back.
+        if (
+            not 0
+            <= now - self._published.get("trimaran_heartbeat_timestamp_seconds", 0.0)
+            < _HEARTBEAT_SECONDS
+        ):
+            self._set("trimaran_heartbeat_timestamp_seconds", now)
         self._set("trimaran_running_requests", running)
         self._set("trimaran_waiting_requests", waiting)
         self._set("trimaran_kv_tokens_used", self._counters.kv_tokens)
@@ -107,6 +153,10 @@ class ModelMetrics:
             if grown > 0:
                 self._totals[name].increment(grown)
                 self._published[name] = value
+        with self._lock:
+            ended, self._ended = self._ended, Counter()
+        for outcome, requests in ended.items():
+            self._requests[outcome].increment(float(requests))
         for quantity, samples in self._observations.take().items():
             for sample in samples:
                 self._histograms[quantity].observe(float(sample))

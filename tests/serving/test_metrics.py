@@ -37,6 +37,7 @@ def test_histograms_and_counters_count_what_was_done(
         gaps = sum(len(one) - 1 for one in chunks)
         assert metric(url, "trimaran_inter_token_latency_seconds_count", model="llm") == gaps
         assert metric(url, "trimaran_completion_tokens_total", model="llm") == 63
+        assert metric(url, "trimaran_requests_total", model="llm", outcome="ok") == 3
         steps = metric(url, "trimaran_decode_steps_total", model="llm")
         assert metric(url, "trimaran_engine_batch_size_count", model="llm") == steps
         assert metric(url, "trimaran_engine_batch_size_bucket", model="llm", le="1") == steps

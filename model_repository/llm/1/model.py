@@ -5,6 +5,7 @@ backlog stays in Triton's queue, where the dynamic batcher forms batches and the
 sheds load. Answers leave through response senders on the loop's delivery thread.
 """
 
+import json
 import logging
 import sys
 import threading
@@ -59,8 +60,14 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from error
         self.answers = set()
         labels = {"model": self.name, "version": args["model_version"]}
+        queue = json.loads(args["model_config"]).get("dynamic_batching", {}).get("default_queue_policy", {})
         self.metrics = ModelMetrics(
-            pb_utils, labels, self.loop.capacity, self.loop.counters, self.loop.observations
+            pb_utils,
+            labels,
+            self.loop.capacity,
+            self.loop.counters,
+            self.loop.observations,
+            queue_limit=queue.get("max_queue_size", 0),
         )
         self.finished = threading.Event()
         self.watcher = threading.Thread(target=self.watch, name="watcher", daemon=True)
@@ -82,7 +89,7 @@ class TritonPythonModel:
 
     def accept(self, request):
         """Submit one request, or answer it with the error that names what is wrong with it."""
-        answer = Answer(request, self.answers.discard)
+        answer = Answer(request, self.forget)
         try:
             asked = read_request(
                 {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}, self.encoder
@@ -94,6 +101,11 @@ class TritonPythonModel:
             if not isinstance(error, TrimaranError):
                 logger.exception("a request could not be read")
             answer.on_error(error)
+
+    def forget(self, answer, outcome):
+        """Count a request that has been answered."""
+        self.answers.discard(answer)
+        self.metrics.count(outcome)
 
     def watch(self):
         """Cancel what clients have left, refuse what waited too long, publish the metrics."""
@@ -123,7 +135,7 @@ class Answer:
 
     Args:
         request: Triton's request.
-        on_end: called with this answer when its last response has been sent.
+        on_end: called with this answer and its outcome just before its last response is sent.
     """
 
     def __init__(self, request, on_end):
@@ -159,38 +171,38 @@ class Answer:
         response = pb_utils.InferenceResponse(self.outputs(delta))
         self.text, self.token_ids, self.log_probs = [], [], []
         if last:
-            self.end(response)
+            self.end(response, "cancelled" if delta.finish_reason == "cancelled" else "ok")
         else:
             self.sender.send(response)
 
     def on_error(self, error: Exception):
         """Send ``error`` as the last response."""
         if isinstance(error, RequestError):
-            code = pb_utils.TritonError.INVALID_ARG
+            code, outcome = pb_utils.TritonError.INVALID_ARG, "invalid"
         elif isinstance(error, TrimaranError) and not isinstance(error, CheckpointError):
-            code = pb_utils.TritonError.UNAVAILABLE
+            code, outcome = pb_utils.TritonError.UNAVAILABLE, "unavailable"
         else:
-            code = pb_utils.TritonError.INTERNAL
-        self.end(pb_utils.InferenceResponse([], error=pb_utils.TritonError(str(error), code)))
+            code, outcome = pb_utils.TritonError.INTERNAL, "error"
+        self.end(pb_utils.InferenceResponse([], error=pb_utils.TritonError(str(error), code)), outcome)
 
     def expire(self):
         """Refuse a request that found no slot before its own timeout."""
         error = pb_utils.TritonError(
             "the request's timeout passed before a slot was free", pb_utils.TritonError.UNAVAILABLE
         )
-        self.end(pb_utils.InferenceResponse([], error=error))
+        self.end(pb_utils.InferenceResponse([], error=error), "unavailable")
 
     def is_cancelled(self):
         """Whether the client has left and has not been answered yet."""
         with self.lock:
             return not self.ended and self.sender.is_cancelled()
 
-    def end(self, response):
+    def end(self, response, outcome):
         """Send the last response, once."""
         with self.lock:
             if not self.ended:
                 self.ended = True
-                self.on_end(self)
+                self.on_end(self, outcome)
                 self.sender.send(response, flags=FINAL)
 
     def outputs(self, delta: Delta):
