@@ -17,6 +17,7 @@ __all__ = [
     "ROOT",
     "Selector",
     "alerts",
+    "bound",
     "dashboard_queries",
     "rules",
     "selectors",
@@ -53,12 +54,23 @@ class Selector:
 
 def selectors(expression: str) -> list[Selector]:
     """Return the metrics that an expression selects."""
-    bare = _CLAUSE.sub(" ", re.sub(r"\[[^\]]*\]", " ", expression))
+    bare = _CLAUSE.sub(" ", re.sub(r"\[[\w:$]+\]", " ", expression))
     return [
         Selector(name, tuple((key, how, value) for key, how, value in _MATCHER.findall(matchers)))
         for name, matchers in _SELECTOR.findall(bare)
         if name not in _WORDS
     ]
+
+
+WHOLE = "([.]0)?"
+
+
+def bound(selector: Selector) -> float:
+    """Return the upper edge of the bucket that is selected, in the spelling of Prometheus 2 and of 3."""
+    ((operator, value),) = [(how, value) for label, how, value in selector.matchers if label == "le"]
+    edge = float(value.removesuffix(WHOLE))
+    assert edge.is_integer() == value.endswith(WHOLE) == (operator == "=~"), selector
+    return edge
 
 
 def rules() -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from serving.triton_metrics import HISTOGRAM_BUCKETS
-from tests.deploy.monitoring.promql import DEPLOY, alerts, rules, selectors
+from tests.deploy.monitoring.promql import DEPLOY, alerts, bound, rules, selectors
 
 PROMETHEUS = DEPLOY / "prometheus"
 RULE_FILES = sorted((PROMETHEUS / "rules").glob("*.yml"))
@@ -35,17 +35,18 @@ def test_alerts_fire_when_they_should_and_are_silent_otherwise(promtool: str, pa
 
 
 def test_a_wrong_threshold_fails_the_unit_tests(promtool: str, tmp_path: Path) -> None:
-    """The unit tests can fail: the page at 14.4 times the budget is made one at 144 times."""
+    """The unit tests can fail: a queue that is 94% full is made one that is not nearly full."""
     for folder in ("rules", "tests"):
         (tmp_path / folder).mkdir()
-    rule_text = (PROMETHEUS / "rules" / "slo.yml").read_text(encoding="utf-8")
-    (tmp_path / "rules" / "slo.yml").write_text(rule_text.replace("> 14.4", "> 144"), encoding="utf-8")
-    test = tmp_path / "tests" / "slo_test.yml"
-    test.write_text((PROMETHEUS / "tests" / "slo_test.yml").read_text(encoding="utf-8"), encoding="utf-8")
+    rule_text = (PROMETHEUS / "rules" / "serving.yml").read_text(encoding="utf-8")
+    assert rule_text.count("> 0.8") == 1
+    (tmp_path / "rules" / "serving.yml").write_text(rule_text.replace("> 0.8", "> 0.98"), encoding="utf-8")
+    test = tmp_path / "tests" / "serving_test.yml"
+    test.write_text((PROMETHEUS / "tests" / "serving_test.yml").read_text(encoding="utf-8"), encoding="utf-8")
     command = [promtool, "test", "rules", str(test)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode != 0
-    assert "TrimaranAvailabilityBurnFast" in done.stdout + done.stderr
+    assert "TrimaranQueueNearlyFull" in done.stdout + done.stderr
 
 
 def test_every_alert_is_tested_firing() -> None:
@@ -70,15 +71,14 @@ def test_recorded_names_are_recorded_once_per_labels() -> None:
 @pytest.mark.parametrize("rule", [rule for rule in rules() if "_bucket{" in rule["expr"]], ids=str)
 def test_a_latency_bound_is_an_edge_of_its_histogram(rule: dict[str, Any]) -> None:
     """A bound between two edges selects no series, and the objective would see nothing."""
-    bounds = [
-        (selector.name.removesuffix("_bucket"), float(value))
+    edges = [
+        (selector.name.removesuffix("_bucket"), bound(selector))
         for selector in selectors(rule["expr"])
-        for label, _, value in selector.matchers
-        if label == "le"
+        if selector.name.endswith("_bucket")
     ]
-    assert bounds
-    for name, bound in bounds:
-        assert bound in HISTOGRAM_BUCKETS[name]
+    assert edges
+    for name, edge in edges:
+        assert edge in HISTOGRAM_BUCKETS[name]
 
 
 def test_counts_are_sums_over_the_interval_that_the_group_states() -> None:
