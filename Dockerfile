@@ -1,48 +1,203 @@
-# Serves a Triton model repository: docker run -p 8000:8000 -p 8001:8001 --shm-size=1g -v ./models:/models IMAGE
+# Trimaran's images. Targets:
+#   loadtest         Locust suite; no torch
+#   serve-cpu        Triton with the CPU engines; serves the model repository mounted at /models
+#   serve-cpu-baked  the same with a repository baked in: --build-arg MODELS=models (a folder of the build context)
+#   train            fine-tuning and merging
+#   serve-gpu        the same server on NVIDIA's Triton image
 #
-# A first version for CPUs; a change to come completes it (health check, compose, GPU image, slimmer layers).
-# Triton is the bundled one, fetched at build time, so a container starts without a network.
+#   docker build --target serve-cpu -t trimaran/serve-cpu:0.1.0 .
+#   docker run --shm-size=1g -p 127.0.0.1:8000:8000 -v ./models:/models:ro trimaran/serve-cpu:0.1.0
+#
+# Everything is fetched at build time: a container starts without a network, on a read-only root, as user 10001.
 
 ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG GPU_BASE_IMAGE=nvcr.io/nvidia/tritonserver:25.10-py3
 
-FROM ${BASE_IMAGE} AS build
+# ---- the project's wheel, and one list of requirements per image
+
+FROM ${BASE_IMAGE} AS source
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-# Which torch: PyTorch's CPU builds by default, for instance .../whl/cu128 for CUDA's.
+COPY constraints.txt pyproject.toml deploy/docker/requirements.py ./
+RUN python3 -m venv /opt/build \
+    && /opt/build/bin/pip install -c constraints.txt hatchling editables \
+    && mkdir /requirements \
+    && python3 requirements.py loadtest > /requirements/loadtest.txt \
+    && python3 requirements.py serve -docker > /requirements/serve.txt \
+    && python3 requirements.py openvino onnx -nncf -onnxscript > /requirements/engines.txt \
+    && python3 requirements.py train > /requirements/train.txt
+COPY . .
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist .
+
+# ---- loadtest
+
+FROM ${BASE_IMAGE} AS build-loadtest
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY constraints.txt /
+COPY --from=source /requirements/loadtest.txt /
+RUN python3 -m venv /opt/trimaran && /opt/trimaran/bin/pip install -c constraints.txt -r loadtest.txt
+COPY --from=source /dist /dist
+COPY deploy/docker/slim.sh /
+RUN /opt/trimaran/bin/pip install --no-deps /dist/*.whl && sh /slim.sh /opt/trimaran trimaran.commands loadtests.run loadtests.load
+
+FROM ${BASE_IMAGE} AS loadtest
+LABEL org.opencontainers.image.title="Trimaran load test" \
+      org.opencontainers.image.description="Locust suite for LLM endpoints: TTFT, ITL, SLO verdict" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+# The version of tini is the distribution's, as the base image's own packages are.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --no-create-home --home-dir /tmp trimaran \
+    && mkdir /results && chown 10001 /results
+COPY --from=build-loadtest /opt/trimaran /opt/trimaran
+ENV PATH=/opt/trimaran/bin:${PATH} HOME=/tmp MPLCONFIGDIR=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 10001
+WORKDIR /results
+# A test, not a service: whether it is healthy is its exit code.
+HEALTHCHECK NONE
+ENTRYPOINT ["tini", "--", "trimaran", "loadtest"]
+
+# ---- serve-cpu
+
+FROM ${BASE_IMAGE} AS build-serve-cpu
+# Which torch: PyTorch's CPU builds by default; empty is the package index's own.
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY constraints.txt ./
-RUN python -m venv /opt/trimaran \
-    && /opt/trimaran/bin/pip install "$(grep '^torch==' constraints.txt)" --index-url "${TORCH_INDEX_URL}" \
-    && /opt/trimaran/bin/pip install -c constraints.txt hatchling editables
-COPY . .
-RUN /opt/trimaran/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
-    && set -- /dist/trimaran-*.whl \
-    && /opt/trimaran/bin/pip install -c constraints.txt "trimaran[serve] @ file://$1" \
-    && /opt/trimaran/bin/pip uninstall --yes hatchling editables
-# tritonserver and the Python layer inside it go where the server looks for them.
+COPY constraints.txt /
+RUN python3 -m venv /opt/trimaran \
+    && /opt/trimaran/bin/pip install "$(grep '^torch==' constraints.txt)" \
+        ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"}
+COPY --from=source /requirements/serve.txt /requirements/engines.txt /
+RUN /opt/trimaran/bin/pip install -c constraints.txt -r serve.txt -r engines.txt
+COPY --from=source /dist /dist
+COPY deploy/docker/slim.sh /
+# The server and the Python layer inside it go where `trimaran serve` looks for them.
 ENV TRIMARAN_CACHE=/opt/trimaran-cache
-RUN /opt/trimaran/bin/python -c "\
+RUN /opt/trimaran/bin/pip install --no-deps /dist/*.whl \
+    && /opt/trimaran/bin/python -c "\
 from serving.triton_install import find_triton; \
 from serving.triton_runtime import triton_environment; \
-triton_environment(find_triton(), threads=1)"
+triton_environment(find_triton(), threads=1)" \
+    && sh /slim.sh /opt/trimaran trimaran.commands serving.serve serving.health \
+        serving.engine.torch.loading serving.engine.openvino.loading serving.engine.onnx.loading \
+        transformers.models.llama.modeling_llama
 
-FROM ${BASE_IMAGE}
-LABEL org.opencontainers.image.title="Trimaran serving" \
-      org.opencontainers.image.licenses="Apache-2.0"
-RUN useradd --system --uid 10001 --create-home trimaran \
-    && mkdir /models \
-    && chown trimaran /models
-COPY --from=build /opt/trimaran /opt/trimaran
-# The server keeps its locks and logs beside what it unpacked.
-COPY --from=build --chown=trimaran /opt/trimaran-cache /opt/trimaran-cache
+FROM ${BASE_IMAGE} AS serve-cpu
+LABEL org.opencontainers.image.title="Trimaran serving (CPU)" \
+      org.opencontainers.image.description="Triton Inference Server with Trimaran's LLM engines for CPUs" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends tini libgomp1 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --no-create-home --home-dir /tmp trimaran \
+    && mkdir /models
+COPY --from=build-serve-cpu /opt/trimaran /opt/trimaran
+COPY --from=build-serve-cpu /opt/trimaran-cache /opt/trimaran-cache
 ENV PATH=/opt/trimaran/bin:${PATH} \
     TRIMARAN_CACHE=/opt/trimaran-cache \
+    TRIMARAN_MODEL=llm \
+    HOME=/tmp \
     PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
     HF_HUB_OFFLINE=1
 USER 10001
 WORKDIR /models
-VOLUME /models
 EXPOSE 8000 8001 8002
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["trimaran", "serve", "/models"]
-CMD ["--address", "0.0.0.0"]
+# Readiness of the model, not of the server; a model may take minutes to load.
+HEALTHCHECK --interval=10s --timeout=10s --start-period=600s --retries=3 \
+    CMD ["trimaran-health"]
+ENTRYPOINT ["tini", "--", "trimaran", "serve", "/models"]
+CMD ["--address", "0.0.0.0", "--log-file", "/tmp/triton.log", "--echo-log"]
+
+FROM serve-cpu AS serve-cpu-baked
+# A model repository inside the build context. There is no default: weights come into an image on purpose only.
+ARG MODELS
+COPY ${MODELS} /models
+
+# ---- train
+
+FROM ${BASE_IMAGE} AS build-train
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY constraints.txt /
+RUN python3 -m venv /opt/trimaran \
+    && /opt/trimaran/bin/pip install "$(grep '^torch==' constraints.txt)" \
+        ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"}
+COPY --from=source /requirements/train.txt /
+RUN /opt/trimaran/bin/pip install -c constraints.txt -r train.txt
+COPY --from=source /dist /dist
+COPY deploy/docker/slim.sh /
+RUN /opt/trimaran/bin/pip install --no-deps /dist/*.whl && sh /slim.sh /opt/trimaran trimaran.commands training.run training.merge
+
+FROM ${BASE_IMAGE} AS train
+LABEL org.opencontainers.image.title="Trimaran training" \
+      org.opencontainers.image.description="Fine-tuning, merging and quantizing of open LLMs" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends tini libgomp1 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --no-create-home --home-dir /tmp trimaran \
+    && mkdir /data /output && chown 10001 /output
+COPY --from=build-train /opt/trimaran /opt/trimaran
+ENV PATH=/opt/trimaran/bin:${PATH} HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 10001
+WORKDIR /output
+# A job, not a service.
+HEALTHCHECK NONE
+ENTRYPOINT ["tini", "--", "trimaran"]
+CMD ["train", "--help"]
+
+# ---- serve-gpu: the tritonserver of the base image is on PATH, so the bundled one is not fetched
+
+FROM ${GPU_BASE_IMAGE} AS build-serve-gpu
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cu128
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+COPY constraints.txt /
+RUN python3 -m venv /opt/trimaran \
+    && /opt/trimaran/bin/pip install "$(grep '^torch==' constraints.txt)" \
+        ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"}
+COPY --from=source /requirements/serve.txt /
+RUN /opt/trimaran/bin/pip install -c constraints.txt -r serve.txt
+COPY --from=source /dist /dist
+COPY deploy/docker/slim.sh /
+RUN /opt/trimaran/bin/pip install --no-deps /dist/*.whl && sh /slim.sh /opt/trimaran trimaran.commands serving.serve serving.health serving.engine.torch.loading
+
+FROM ${GPU_BASE_IMAGE} AS serve-gpu
+LABEL org.opencontainers.image.title="Trimaran serving (GPU)" \
+      org.opencontainers.image.description="Triton Inference Server with Trimaran's LLM engine for NVIDIA GPUs" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --no-create-home --home-dir /tmp trimaran \
+    && mkdir -p /models
+COPY --from=build-serve-gpu /opt/trimaran /opt/trimaran
+ENV PATH=/opt/trimaran/bin:${PATH} \
+    TRIMARAN_MODEL=llm \
+    HOME=/tmp \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HF_HUB_OFFLINE=1
+USER 10001
+WORKDIR /models
+EXPOSE 8000 8001 8002
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=10s --start-period=900s --retries=3 \
+    CMD ["trimaran-health"]
+ENTRYPOINT ["tini", "--", "trimaran", "serve", "/models"]
+CMD ["--address", "0.0.0.0", "--log-file", "/tmp/triton.log", "--echo-log"]

@@ -1,0 +1,75 @@
+"""Is the served model healthy? ``trimaran-health``, for a container's health check; standard library only.
+
+It asks the server of its own container: the model must be
+ready, and the heartbeat it publishes must be young. The second question is needed because Triton keeps a
+model ready whose process was killed (by the kernel for want of memory, for example).
+
+Environment: ``TRIMARAN_MODEL`` (default ``llm``), ``TRIMARAN_HTTP_PORT`` (8000) and
+``TRIMARAN_METRICS_PORT`` (8002).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+
+__all__ = ["HEARTBEAT_SECONDS", "unhealthy_reason"]
+
+HEARTBEAT_SECONDS = 30.0
+"""A model publishes its heartbeat twenty times a second; a machine that swaps may delay it."""
+
+_TIMEOUT = 3.0
+_HEARTBEAT = re.compile(
+    r"^trimaran_heartbeat_timestamp_seconds\{(?P<labels>[^}]*)\} (?P<time>\S+)$", re.MULTILINE
+)
+
+
+def unhealthy_reason(host: str, http_port: int, metrics_port: int, model: str) -> str | None:
+    """Return why ``model`` cannot answer requests now, or None where it can."""
+    try:
+        _get(f"http://{host}:{http_port}/v2/models/{model}/ready")
+    except urllib.error.HTTPError as error:
+        return f"model {model} is not ready (HTTP {error.code})"
+    except OSError as error:
+        return f"the server does not answer: {error}"
+    try:
+        metrics = _get(f"http://{host}:{metrics_port}/metrics")
+    except OSError as error:
+        return f"the metrics do not answer: {error}"
+    beats = [
+        float(match["time"])
+        for match in _HEARTBEAT.finditer(metrics)
+        if f'model="{model}"' in match["labels"].split(",")
+    ]
+    # Versions that were unloaded leave their last beat behind; a model without one is not ours.
+    if beats and time.time() - max(beats) > HEARTBEAT_SECONDS:
+        return f"the process of model {model} has not been heard for {time.time() - max(beats):.0f} s"
+    return None
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
+        body: bytes = response.read()
+        return body.decode("utf-8", "replace")
+
+
+def main() -> int:
+    """Print why the model is not healthy; return 1 then, else 0."""
+    setting = os.environ.get
+    reason = unhealthy_reason(
+        "127.0.0.1",
+        int(setting("TRIMARAN_HTTP_PORT", "8000")),
+        int(setting("TRIMARAN_METRICS_PORT", "8002")),
+        setting("TRIMARAN_MODEL", "llm"),
+    )
+    if reason is not None:
+        sys.stdout.write(f"{reason}\n")
+    return 0 if reason is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
