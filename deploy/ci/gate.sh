@@ -1,0 +1,74 @@
+#!/bin/sh
+# A deployment gate: build the images, serve a model repository with compose, hold it against limits, take it down.
+#
+#   deploy/ci/gate.sh [--keep] REPOSITORY [options of `trimaran loadtest`]
+#   deploy/ci/gate.sh out/models --users 8 --duration 30s --max-ttft-p95 2s
+#
+# Exit code: 0 passed; 1 a limit was broken; 2 it could not be built or did not become healthy (the log is printed).
+# --keep leaves it running. The variables of compose.yaml (.env) apply; COMPOSE_PROJECT_NAME keeps runs apart.
+set -eu
+
+keep=false
+if [ "${1:-}" = --keep ]; then
+    keep=true
+    shift
+fi
+if [ $# -eq 0 ] || [ ! -d "$1" ]; then
+    echo "usage: gate.sh [--keep] REPOSITORY [options of trimaran loadtest]; no such folder: ${1:-(none given)}" >&2
+    exit 2
+fi
+TRIMARAN_REPOSITORY=$(cd "$1" && pwd)
+export TRIMARAN_REPOSITORY
+shift
+[ $# -gt 0 ] || set -- --users 8 --duration 30s --warmup 5s --max-failure-rate 0
+
+cd "$(dirname "$0")/../.."
+export COMPOSE_PROJECT_NAME="${COMPOSE_PROJECT_NAME:-trimaran-gate}"
+if docker compose version >/dev/null 2>&1; then
+    compose() { docker compose "$@"; }
+else
+    compose() { docker-compose "$@"; }
+fi
+
+finish() {
+    code=$?
+    trap - EXIT INT TERM
+    if [ "$keep" = false ] || [ "$code" = 2 ]; then
+        compose --profile loadtest down --volumes --remove-orphans --timeout 20 >/dev/null 2>&1 || true
+    fi
+    exit "$code"
+}
+trap finish EXIT
+trap 'exit 2' INT TERM
+
+echo "== build"
+compose --profile loadtest build triton loadtest || exit 2
+
+echo "== serve $TRIMARAN_REPOSITORY"
+compose up -d triton || exit 2
+container=$(compose ps -q triton)
+limit=$(($(date +%s) + ${TRIMARAN_START_SECONDS:-600}))
+while :; do
+    state=$(docker inspect --format '{{.State.Health.Status}} {{.State.Status}} {{.RestartCount}}' "$container")
+    case $state in
+        healthy*) break ;;
+        unhealthy* | *restarting* | *exited* | *" running "[1-9]*) reason=$state ;;
+        *) reason="" ;;
+    esac
+    if [ -n "$reason" ] || [ "$(date +%s)" -gt "$limit" ]; then
+        echo "triton is not healthy: ${reason:-still $state}; its log:" >&2
+        compose logs --tail 40 triton >&2
+        exit 2
+    fi
+    sleep 1
+done
+echo "healthy"
+
+echo "== load test: $*"
+code=0
+compose --profile loadtest run --rm loadtest "$@" || code=$?
+if [ "$code" -gt 1 ]; then
+    compose logs --tail 40 triton >&2
+    exit 2
+fi
+exit "$code"

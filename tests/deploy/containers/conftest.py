@@ -1,0 +1,190 @@
+"""One stack for all container tests, with the real demo model: built and brought up by the gate script."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.ports import choose_ports
+from tests.deploy.containers.engine import Engine, EngineMissing, running_engine
+from tests.deploy.containers.stand_in import PYTHON, ensure_python, make_prometheus
+from tests.serving.endpoint import exported
+from trimaran.demo_stages import make_base
+
+ROOT = Path(__file__).resolve().parents[3]
+PROJECT = "trimaran-test"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running compose project."""
+
+    engine: Engine
+    repository: Path
+    ports: dict[str, int]
+    variables: dict[str, str]
+    gate_log: str
+    compose_command: list[str] = field(default_factory=list)
+
+    def compose(self, *arguments: str, timeout: float = 120, check: bool = True, **changes: str) -> str:
+        """Run compose on the project (or on another one, by COMPOSE_PROJECT_NAME in ``changes``)."""
+        return self.engine.run(
+            [*self.compose_command, *arguments],
+            cwd=ROOT,
+            timeout=timeout,
+            check=check,
+            variables={**self.variables, **changes},
+        )
+
+    def container(self, service: str) -> str:
+        """Id of the service's container."""
+        return self.compose("ps", "-q", service).strip().splitlines()[-1]
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        """What the engine knows of a container."""
+        facts: dict[str, Any] = json.loads(self.engine.docker("inspect", container))[0]
+        return facts
+
+    def health(self) -> str:
+        """Health of the server's container."""
+        status: str = self.inspect(self.container("triton"))["State"]["Health"]["Status"]
+        return status
+
+    def url(self, service: str = "http") -> str:
+        """Base URL of a published port."""
+        return f"http://127.0.0.1:{self.ports[service]}"
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A Docker engine; without one the tests skip, or fail where TRIMARAN_TEST_REQUIRE names containers."""
+    folder = tmp_path_factory.mktemp("docker")
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(running_engine(folder))
+            ensure_python(found, folder)
+        except EngineMissing as reason:
+            _skip(str(reason))
+        yield found
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("containers") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def stack(engine: Engine, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The project, up and healthy, brought there by ``deploy/ci/gate.sh``; taken down afterwards."""
+    folder = tmp_path_factory.mktemp("stack")
+    repository = folder / "models"
+    # In fp32 the texts are comparable: DESIGN's rule of equality is about fp32.
+    exported(checkpoint, repository, engine="openvino", weights="fp32", threads=2, max_context=512, slots=4)
+    _readable_by_all(repository)
+    names = ("http", "grpc", "metrics", "prometheus", "grafana", "locust")
+    ports = dict(zip(names, choose_ports("127.0.0.1", (0,) * len(names)), strict=True))
+    variables = {
+        "TRIMARAN_REPOSITORY": str(repository),
+        "COMPOSE_PROJECT_NAME": PROJECT,
+        "BASE_IMAGE": PYTHON,
+        "TRIMARAN_PROMETHEUS_IMAGE": make_prometheus(engine, folder),
+        "TRIMARAN_EXIT_SECONDS": "10",
+        "TRIMARAN_STOP_GRACE": "30s",
+        **{f"TRIMARAN_{name.upper()}_PORT": str(port) for name, port in ports.items()},
+        # Of a stand-in: the package index that pip is set to knows torch for CPUs.
+        **({"TORCH_INDEX_URL": ""} if engine.own else {}),
+    }
+    environment = {**engine.environment, **variables}
+    if engine.own:  # compose cannot be told which network, so the layers are built first and it finds them
+        _build_on_the_hosts_network(engine, variables)
+    done = subprocess.run(
+        ["deploy/ci/gate.sh", "--keep", str(repository), *GATE],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    made = Stack(engine, repository, ports, variables, done.stdout, _compose_command(engine))
+    try:
+        assert done.returncode == 0, done.stdout[-6000:]
+        yield made
+    finally:
+        made.compose("--profile", "loadtest", "down", "--volumes", "--timeout", "15", check=False)
+
+
+GATE = (
+    *("--users", "2", "--duration", "5s", "--max-requests", "8", "--max-tokens", "16"),
+    *("--max-failure-rate", "0", "--max-ttft-p95", "30s"),
+)
+
+
+@pytest.fixture
+def wait_until() -> Callable[[Callable[[], bool], float], None]:
+    """Wait for something to become true."""
+
+    def wait(condition: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
+            time.sleep(0.5)
+
+    return wait
+
+
+def get(url: str, *, timeout: float = 10) -> bytes:
+    """GET a URL."""
+    with urllib.request.urlopen(url, timeout=timeout) as response:
+        body: bytes = response.read()
+        return body
+
+
+def _build_on_the_hosts_network(engine: Engine, variables: dict[str, str]) -> None:
+    for target, tag in (("serve-cpu", "trimaran/serve-cpu:0.1.0"), ("loadtest", "trimaran/loadtest:0.1.0")):
+        engine.docker(
+            "build",
+            "--network=host",
+            f"--build-arg=BASE_IMAGE={variables['BASE_IMAGE']}",
+            "--build-arg=TORCH_INDEX_URL=",
+            f"--target={target}",
+            f"--tag={tag}",
+            str(ROOT),
+            timeout=900,
+        )
+
+
+def _compose_command(engine: Engine) -> list[str]:
+    two = subprocess.run(
+        ["docker", "compose", "version"], env=engine.environment, capture_output=True, check=False
+    )
+    return ["docker", "compose"] if two.returncode == 0 else ["docker-compose"]
+
+
+def _readable_by_all(folder: Path) -> None:
+    """The container's user is not ours, and pytest's folders are closed to others."""
+    for parent in (folder, *folder.parents):
+        if parent == Path("/tmp") or parent.stat().st_uid != os.getuid():
+            break
+        parent.chmod(parent.stat().st_mode | 0o055)
+
+
+def _skip(reason: str) -> None:
+    required = {name.strip() for name in os.environ.get("TRIMARAN_TEST_REQUIRE", "").split(",")}
+    if "containers" in required:
+        pytest.fail(f"containers are required by TRIMARAN_TEST_REQUIRE: {reason}", pytrace=False)
+    pytest.skip(reason)
