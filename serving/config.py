@@ -164,6 +164,14 @@ class ServeConfig:
     log_file: Path | None = None
     """Triton's log; by default a new file under the cache folder."""
 
+    echo_log: bool = False
+    """Also write Triton's log to standard error, where container engines look."""
+
+    admin_key_file: Path | None = None
+    """Close Triton's admin APIs (loading and unloading models, shared memory, tracing, logging) to requests without the
+    key in this file; it is made where there is none. Triton takes the key as a flag, so who can list its processes sees
+    it. By default the admin APIs are open."""
+
     def __post_init__(self) -> None:
         for name in self.models or []:
             _check_name("models", name)
@@ -180,6 +188,39 @@ class ServeConfig:
         _check_range("exit_timeout", self.exit_timeout, 0)
         if not 0 < self.start_timeout < float("inf"):
             raise ConfigError(f"start_timeout is {self.start_timeout}; accepted: seconds above 0")
+
+
+@dataclass
+class LoadConfig:
+    """Swap a running server to a model's newest version, or back to an older one, without failing a request.
+
+    Raises:
+        ConfigError: a field is out of range; the message names it.
+    """
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("model",)
+
+    model: str = "llm"
+    """Name of the model in Triton."""
+
+    url: str = "http://127.0.0.1:8000"
+    """The server's HTTP API."""
+
+    version: int | None = None
+    """Serve this version, until the next load; by default what config.pbtxt says, which is the newest."""
+
+    admin_key_file: Path | None = None
+    """File with the key, where the server was started with one."""
+
+    timeout: float = 600.0
+    """Seconds the load may take."""
+
+    def __post_init__(self) -> None:
+        _check_name("model", self.model)
+        if self.version is not None:
+            _check_range("version", self.version, 1)
+        if not 0 < self.timeout < float("inf"):
+            raise ConfigError(f"timeout is {self.timeout}; accepted: seconds above 0")
 
 
 @dataclass

@@ -17,10 +17,10 @@ import time
 import urllib.error
 import urllib.request
 
-__all__ = ["HEARTBEAT_SECONDS", "unhealthy_reason"]
+__all__ = ["HEARTBEAT_SECONDS", "silent_reason", "unhealthy_reason", "unready_reason"]
 
 HEARTBEAT_SECONDS = 30.0
-"""A model publishes its heartbeat twenty times a second; a machine that swaps may delay it."""
+"""A model publishes its heartbeat every second; a machine that swaps may delay it."""
 
 _TIMEOUT = 3.0
 _HEARTBEAT = re.compile(
@@ -30,12 +30,22 @@ _HEARTBEAT = re.compile(
 
 def unhealthy_reason(host: str, http_port: int, metrics_port: int, model: str) -> str | None:
     """Return why ``model`` cannot answer requests now, or None where it can."""
+    return unready_reason(host, http_port, model) or silent_reason(host, metrics_port, model)
+
+
+def unready_reason(host: str, http_port: int, model: str) -> str | None:
+    """Return why Triton does not call ``model`` ready, or None where it does."""
     try:
         _get(f"http://{host}:{http_port}/v2/models/{model}/ready")
     except urllib.error.HTTPError as error:
         return f"model {model} is not ready (HTTP {error.code})"
     except OSError as error:
         return f"the server does not answer: {error}"
+    return None
+
+
+def silent_reason(host: str, metrics_port: int, model: str) -> str | None:
+    """Return how long ``model`` has published no heartbeat, or None where it has, or publishes none at all."""
     try:
         metrics = _get(f"http://{host}:{metrics_port}/metrics")
     except OSError as error:
@@ -45,9 +55,9 @@ def unhealthy_reason(host: str, http_port: int, metrics_port: int, model: str) -
         for match in _HEARTBEAT.finditer(metrics)
         if f'model="{model}"' in match["labels"].split(",")
     ]
-    # Versions that were unloaded leave their last beat behind; a model without one is not ours.
+    # Versions that were unloaded leave their last beat behind, so the youngest counts.
     if beats and time.time() - max(beats) > HEARTBEAT_SECONDS:
-        return f"the process of model {model} has not been heard for {time.time() - max(beats):.0f} s"
+        return f"its process has not been heard for {time.time() - max(beats):.0f} s"
     return None
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 from checkpoints.errors import ServerError
+from serving.admin_key import make_key
 from serving.config import ServeConfig
+from serving.log_echo import LogEcho
 from serving.triton_log import reason_of_failure
 from serving.triton_server import TritonServer
 
 __all__ = ["serve"]
+
+_WATCH_SECONDS = 1.0
 
 
 def serve(config: ServeConfig, announce: Callable[[str], None]) -> None:
@@ -39,19 +43,32 @@ def serve(config: ServeConfig, announce: Callable[[str], None]) -> None:
         log_file=config.log_file,
         start_timeout=config.start_timeout,
         exit_timeout=config.exit_timeout,
+        admin_key=None if config.admin_key_file is None else make_key(config.admin_key_file),
     )
+    echo = LogEcho(server.log_file) if config.echo_log else nullcontext()
     try:
-        with _signals(), server:
+        with _signals(), echo, server:
             try:
                 _announce(server, announce)
-                while server.running:
-                    time.sleep(0.25)
-                reason = reason_of_failure(server.log_file)
-                raise ServerError(f"tritonserver ended by itself: {reason}; log: {server.log_file}")
+                _watch(server)
             except _Stop:
                 announce(f"stopping: requests in flight have {config.exit_timeout} s")
     except _Stop:  # while it was still starting
         announce("stopped while starting")
+
+
+def _watch(server: TritonServer) -> None:
+    """Raise when the server ends or a model of it died: neither comes back by itself.
+
+    So we end too, and whatever watches over us (compose, Kubernetes, systemd) starts it again.
+    """
+    while server.running:
+        for name in server.models:
+            if (reason := server.dead_reason(name)) is not None:
+                raise ServerError(f"model {name} died: {reason}; log: {server.log_file}")
+        time.sleep(_WATCH_SECONDS)
+    reason = reason_of_failure(server.log_file)
+    raise ServerError(f"tritonserver ended by itself: {reason}; log: {server.log_file}")
 
 
 def _announce(server: TritonServer, announce: Callable[[str], None]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+from typing import Any
 
 from checkpoints.errors import ServerError
+from serving.admin_key import headers
 from serving.triton_log import model_failure
 
-__all__ = ["load_model", "model_ready", "unload_model"]
+__all__ = ["load_model", "model_ready", "ready_versions", "unload_model"]
 
 
 def model_ready(host: str, port: int, name: str) -> bool:
@@ -19,32 +21,92 @@ def model_ready(host: str, port: int, name: str) -> bool:
         return False
 
 
-def load_model(host: str, port: int, name: str, *, timeout: float) -> None:
+def load_model(
+    host: str, port: int, name: str, *, timeout: float, version: int | None = None, key: str | None = None
+) -> None:
     """Load a model, or swap to its newest version; return when it is ready.
+
+    Args:
+        host, port: of the server's HTTP API.
+        name: of the model.
+        timeout: seconds for the load.
+        version: serve this one by version policy, instead of what ``config.pbtxt`` says. It holds until the
+            next load.
+        key: of the admin APIs, where they are closed.
 
     Raises:
         ServerError: it does not load (a version that was serving goes on), or nobody answers.
     """
-    status, body = _ask(host, port, "POST", f"/v2/repository/models/{name}/load", timeout=timeout)
+    body: dict[str, Any] = {}
+    if version is not None:
+        config = _config_of(host, port, name, timeout)
+        config["version_policy"] = {"specific": {"versions": [version]}}
+        body = {"parameters": {"config": json.dumps(config)}}
+    path = f"/v2/repository/models/{name}/load"
+    status, answer = _ask(host, port, "POST", path, timeout=timeout, body=body, key=key)
+    _check_key(status, answer)
     if status != 200:
-        raise ServerError(model_failure(name, _error_of(body)))
+        raise ServerError(model_failure(name, _error_of(answer)))
+    if version is not None and version not in ready_versions(host, port, name):
+        raise ServerError(f"model {name!r} has no version {version} that loads; the one before goes on")
 
 
-def unload_model(host: str, port: int, name: str, *, timeout: float) -> None:
+def ready_versions(host: str, port: int, name: str) -> list[int]:
+    """Return the versions of a model that are loaded, ascending; none where it is not loaded.
+
+    Raises:
+        ServerError: nobody answers.
+    """
+    status, answer = _ask(host, port, "GET", f"/v2/models/{name}", timeout=5.0)
+    if status != 200:
+        return []
+    return sorted(int(version) for version in json.loads(answer).get("versions", []))
+
+
+def unload_model(host: str, port: int, name: str, *, timeout: float, key: str | None = None) -> None:
     """Unload a model; return at once, requests in flight finish.
 
     Raises:
         ServerError: there is no such model, or nobody answers.
     """
-    status, body = _ask(host, port, "POST", f"/v2/repository/models/{name}/unload", timeout=timeout)
+    path = f"/v2/repository/models/{name}/unload"
+    status, answer = _ask(host, port, "POST", path, timeout=timeout, body={}, key=key)
+    _check_key(status, answer)
     if status != 200:
-        raise ServerError(f"model {name!r} could not be unloaded: {_error_of(body)}")
+        raise ServerError(f"model {name!r} could not be unloaded: {_error_of(answer)}")
 
 
-def _ask(host: str, port: int, method: str, path: str, *, timeout: float) -> tuple[int, bytes]:
+def _config_of(host: str, port: int, name: str, timeout: float) -> dict[str, Any]:
+    status, answer = _ask(host, port, "GET", f"/v2/models/{name}/config", timeout=timeout)
+    if status != 200:
+        raise ServerError(
+            f"model {name!r} is not loaded ({_error_of(answer)}); load it without a version first"
+        )
+    config: dict[str, Any] = json.loads(answer)
+    return config
+
+
+def _check_key(status: int, answer: bytes) -> None:
+    if status in (401, 403):
+        raise ServerError(
+            f"the server's admin API is closed ({_error_of(answer)}); give the file with its key: --admin-key-file"
+        )
+
+
+def _ask(
+    host: str,
+    port: int,
+    method: str,
+    path: str,
+    *,
+    timeout: float,
+    body: dict[str, Any] | None = None,
+    key: str | None = None,
+) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.request(method, path, body=b"{}" if method == "POST" else None)
+        data = None if body is None else json.dumps(body).encode()
+        connection.request(method, path, body=data, headers=headers(key))
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-__all__ = ["last_line", "port_was_taken", "reason_of_failure"]
+__all__ = ["engine_failure", "last_line", "port_was_taken", "reason_of_failure"]
 
 _PREFIX = re.compile(r"^[IWEF]\d{4} [\d:.]+ \d+ [\w.]+:\d+\] ")
 _EXCEPTION = re.compile(
@@ -15,6 +15,9 @@ _MODEL_FAILURE = re.compile(
     r"failed to load '(?P<model>[^']+)'(?: version (?P<version>\d+))?: (?P<why>.*)", re.S
 )
 _TAIL_BYTES = 65_536
+
+ENGINE_FAILED = "; unloading the model"
+"""End of the line in which the model ``llm`` says that its engine died (``model.py``, ``retire``)."""
 
 
 def last_line(path: Path) -> str:
@@ -29,6 +32,15 @@ def last_line(path: Path) -> str:
 def port_was_taken(path: Path) -> bool:
     """Return whether the server ended because another process had one of its ports."""
     return "already in use" in _tail(path).lower()
+
+
+def engine_failure(path: Path) -> str | None:
+    """Return what the model said when its engine died and it unloaded itself, or None if it did not."""
+    for line in reversed(_tail(path).splitlines()):
+        text, marker, _ = line.partition(ENGINE_FAILED)
+        if marker:
+            return text.rpartition("trimaran.llm: ")[2]
+    return None
 
 
 def reason_of_failure(path: Path) -> str:

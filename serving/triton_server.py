@@ -17,13 +17,15 @@ from typing import Any, BinaryIO
 from checkpoints.errors import ServerError
 from checkpoints.progress import progress
 from serving import triton_guard
+from serving.admin_key import restricting_arguments
 from serving.cache import cache_directory
 from serving.cpus import available_cpus
+from serving.health import silent_reason
 from serving.ports import choose_ports
 from serving.repository import find_models
 from serving.triton_control import load_model, model_ready, unload_model
 from serving.triton_install import find_triton
-from serving.triton_log import last_line, port_was_taken, reason_of_failure
+from serving.triton_log import engine_failure, last_line, port_was_taken, reason_of_failure
 from serving.triton_runtime import triton_environment
 
 __all__ = ["TritonServer"]
@@ -52,6 +54,7 @@ class TritonServer:
         log_file: by default a new file under the cache folder.
         start_timeout: seconds until all models must be ready.
         exit_timeout: seconds that requests in flight get when it stops.
+        admin_key: closes the admin APIs (``serving.admin_key``) to requests without it.
         extra_arguments: more arguments for tritonserver.
 
     Raises:
@@ -72,6 +75,7 @@ class TritonServer:
         log_file: Path | None = None,
         start_timeout: float = 600.0,
         exit_timeout: int = 30,
+        admin_key: str | None = None,
         extra_arguments: Sequence[str] = (),
     ) -> None:
         self.repository = Path(repository).absolute()
@@ -83,7 +87,8 @@ class TritonServer:
         self._threads = threads or available_cpus()
         self._start_timeout = start_timeout
         self._exit_timeout = exit_timeout
-        self._extra = list(extra_arguments)
+        self._admin_key = admin_key
+        self._extra = [*restricting_arguments(admin_key), *extra_arguments]
         self._guard: subprocess.Popen[bytes] | None = None
         self._token = secrets.token_hex(4)
         self._status_file = self.log_file.with_suffix(".pid")
@@ -195,17 +200,30 @@ class TritonServer:
             ServerError: it does not load (the version that was serving goes on), or the server is gone.
         """
         try:
-            load_model(self._connect_host, self._ports[0], name, timeout=self._start_timeout)
+            load_model(
+                self._connect_host, self._ports[0], name, timeout=self._start_timeout, key=self._admin_key
+            )
         except ServerError as error:
             raise ServerError(f"{error}; log: {self.log_file}") from error
 
     def unload(self, name: str) -> None:
         """Unload a model; returns at once, requests in flight finish."""
-        unload_model(self._connect_host, self._ports[0], name, timeout=self._start_timeout)
+        unload_model(
+            self._connect_host, self._ports[0], name, timeout=self._start_timeout, key=self._admin_key
+        )
 
     def ready(self, name: str) -> bool:
         """Return whether the model answers requests now."""
         return model_ready(self._connect_host, self._ports[0], name)
+
+    def dead_reason(self, name: str) -> str | None:
+        """Return why a model cannot come back by itself, or None where it lives or an operator unloaded it.
+
+        A model whose engine died unloads itself; one whose process was killed stays ready for Triton.
+        """
+        if self.ready(name):
+            return silent_reason(self._host, self._ports[2], name)
+        return engine_failure(self.log_file)
 
     def _arguments(self) -> list[str]:
         http_port, grpc_port, metrics_port = self._ports
@@ -234,7 +252,10 @@ class TritonServer:
         grace = self._exit_timeout + 10
         guard = [sys.executable, "-I", "-S", triton_guard.__file__, str(os.getpid()), str(self._status_file)]
         with self._open_log() as log:
-            log.write(f"{' '.join(command)}\n".encode())
+            shown = " ".join(command)
+            if self._admin_key is not None:
+                shown = shown.replace(self._admin_key, "***")
+            log.write(f"{shown}\n".encode())
             log.flush()
             self._guard = subprocess.Popen(
                 [*guard, self._shm_prefix, str(grace), "--", *command],

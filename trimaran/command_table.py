@@ -100,6 +100,13 @@ COMMANDS: dict[str, Command] = {
             ("trimaran serve out/models", "trimaran serve out/models --http-port 9000 --grpc-port 0"),
         ),
         Command(
+            "load",
+            "swap a running server to a model's newest version, or back to an older one",
+            "serving.config:LoadConfig",
+            "serve",
+            ("trimaran load llm", "trimaran load llm --version 1 --admin-key-file admin.key"),
+        ),
+        Command(
             "chat",
             "talk to an endpoint",
             "serving.config:ChatConfig",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from checkpoints.inspect import InspectConfig
     from checkpoints.quantize import QuantizeConfig
     from loadtests.config import LoadTestConfig
-    from serving.config import ChatConfig, ExportConfig, ServeConfig
+    from serving.config import ChatConfig, ExportConfig, LoadConfig, ServeConfig
     from training.config import MergeConfig, TrainConfig
     from trimaran.doctor import DoctorConfig
     from trimaran.pipeline import DemoConfig
@@ -81,6 +81,14 @@ def serve(config: ServeConfig) -> int:
     from serving.serve import serve as run
 
     run(config, announce=lambda text: print(text, flush=True))
+    return DONE
+
+
+def load(config: LoadConfig) -> int:
+    """Load a version, and say which one serves."""
+    from serving.load import load as run
+
+    print(f"model {config.model} serves version {', '.join(map(str, run(config)))}")
     return DONE
 
 

@@ -1,0 +1,55 @@
+"""Copies a growing log to standard error, for ``docker logs`` and ``kubectl logs``."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["LogEcho"]
+
+_LOOK_SECONDS = 0.2
+
+
+class LogEcho:
+    """Copies what is written to ``path`` from now on, until the block ends; nothing is lost at its end.
+
+    Args:
+        path: the log; it may not exist yet, and may be begun anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="log echo", daemon=True)
+
+    def __enter__(self) -> LogEcho:
+        self._path.unlink(missing_ok=True)  # an earlier run's
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._copy()
+
+    def _follow(self) -> None:
+        while not self._ended.wait(_LOOK_SECONDS):
+            self._copy()
+
+    def _copy(self) -> None:
+        try:
+            with self._path.open("rb") as file:
+                if file.seek(0, 2) < self._position:  # begun anew
+                    self._position = 0
+                file.seek(self._position)
+                new = file.read()
+        except OSError:
+            return
+        self._position += len(new)
+        sys.stderr.write(new.decode("utf-8", "replace"))
+        sys.stderr.flush()
