@@ -1,7 +1,7 @@
 """The key that closes Triton's admin APIs: loading and unloading models, shared memory, tracing, logging.
 
-Triton 2.51 takes it as a flag (``--http-restricted-api``, ``--grpc-restricted-protocol``), so it is visible to
-whoever can list the server's processes, and to nobody else who can only reach its ports.
+Triton 2.51 takes it as a flag (``--http-restricted-api``, ``--grpc-restricted-protocol``), so it is visible
+to whoever can list the server's processes, and to nobody else who can only reach its ports.
 """
 
 from __future__ import annotations

@@ -168,9 +168,9 @@ class ServeConfig:
     """Also write Triton's log to standard error, where container engines look."""
 
     admin_key_file: Path | None = None
-    """Close Triton's admin APIs (loading and unloading models, shared memory, tracing, logging) to requests without the
-    key in this file; it is made where there is none. Triton takes the key as a flag, so who can list its processes sees
-    it. By default the admin APIs are open."""
+    """Close Triton's admin APIs (loading and unloading models, shared memory, tracing, logging) to requests
+    without the key in this file; it is made where there is none. Triton takes the key as a flag, so who can
+    list its processes sees it. By default the admin APIs are open."""
 
     def __post_init__(self) -> None:
         for name in self.models or []:

@@ -45,7 +45,7 @@ def unready_reason(host: str, http_port: int, model: str) -> str | None:
 
 
 def silent_reason(host: str, metrics_port: int, model: str) -> str | None:
-    """Return how long ``model`` has published no heartbeat, or None where it has, or publishes none at all."""
+    """Return how long ``model`` has published no heartbeat; None where it has, or never publishes one."""
     try:
         metrics = _get(f"http://{host}:{metrics_port}/metrics")
     except OSError as error:

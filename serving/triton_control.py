@@ -45,10 +45,10 @@ def load_model(
     path = f"/v2/repository/models/{name}/load"
     status, answer = _ask(host, port, "POST", path, timeout=timeout, body=body, key=key)
     _check_key(status, answer)
+    if status != 200 and version is not None and "under the version policy" in _error_of(answer):
+        raise ServerError(f"the repository has no version {version} of model {name!r}; what served goes on")
     if status != 200:
         raise ServerError(model_failure(name, _error_of(answer)))
-    if version is not None and version not in ready_versions(host, port, name):
-        raise ServerError(f"model {name!r} has no version {version} that loads; the one before goes on")
 
 
 def ready_versions(host: str, port: int, name: str) -> list[int]:
@@ -89,7 +89,8 @@ def _config_of(host: str, port: int, name: str, timeout: float) -> dict[str, Any
 def _check_key(status: int, answer: bytes) -> None:
     if status in (401, 403):
         raise ServerError(
-            f"the server's admin API is closed ({_error_of(answer)}); give the file with its key: --admin-key-file"
+            f"the server's admin API is closed ({_error_of(answer)}); "
+            "give the file with its key: --admin-key-file"
         )
 
 

@@ -51,7 +51,7 @@ class CommandField:
     @property
     def takes_single(self) -> bool:
         """Whether a value without a comma stays a single value (``str | list[str]``)."""
-        return typing.get_origin(self.type) is not list
+        return any(typing.get_origin(part) is not list for part in _parts(self.type))
 
     @property
     def metavar(self) -> str:

@@ -217,3 +217,10 @@ def write(folder: Path, text: str, name: str = "boat.yaml") -> Path:
     file = folder / name
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def test_one_name_is_a_list_of_one_where_only_lists_are_accepted() -> None:
+    config, _ = parse_command(COMMANDS["serve"], ["models", "--models", "llm"])
+    assert config.models == ["llm"]
+    config, _ = parse_command(COMMANDS["serve"], ["models", "--models", "llm,llm_infer"])
+    assert config.models == ["llm", "llm_infer"]

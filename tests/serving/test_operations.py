@@ -1,0 +1,170 @@
+"""Running a server for long: closed admin APIs, versions swapped under load, a model that died."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from checkpoints.errors import ServerError
+from serving import health, serve
+from serving.admin_key import HTTP_HEADER, make_key, read_key
+from serving.config import LoadConfig
+from serving.load import load
+from serving.log_echo import LogEcho
+from serving.triton_server import TritonServer
+from tests.serving.endpoint import exported, post, sealed_llama
+
+pytestmark = pytest.mark.triton
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Two versions of different models, so that an answer tells which one gave it."""
+    folder = tmp_path_factory.mktemp("operations")
+    for seed in (1, 2):
+        checkpoint = sealed_llama(folder / f"checkpoint-{seed}", tiny_tokenizer, seed=seed)
+        exported(checkpoint, folder / "models")
+    return folder / "models"
+
+
+def only_first(repository: Path, target: Path) -> Path:
+    shutil.copytree(repository, target)
+    shutil.rmtree(target / "llm" / "2")
+    return target
+
+
+def text(server: TritonServer) -> str:
+    status, answer = post(
+        f"{server.http_url}/v2/models/llm/generate",
+        {"text_input": "The sea", "max_tokens": 8, "ignore_eos": True},
+    )
+    assert status == 200, answer
+    return str(answer["output_ids"])
+
+
+def test_a_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    key = make_key(path)
+    assert len(key) >= 24
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert make_key(path) == read_key(path) == key
+    path.write_text("\n")
+    with pytest.raises(ServerError, match="one word"):
+        read_key(path)
+    with pytest.raises(ServerError, match="cannot be read"):
+        read_key(tmp_path / "none")
+
+
+def test_swap_and_rollback_under_load_with_closed_admin_apis(repository: Path, tmp_path: Path) -> None:
+    models = only_first(repository, tmp_path / "models")
+    key_file = tmp_path / "key"
+    key = make_key(key_file)
+    with TritonServer(models, admin_key=key) as server:
+        assert key not in server.log_file.read_text()
+        admin = f"{server.http_url}/v2/repository"
+        for path in ("index", "models/llm/load", "models/llm/unload"):
+            assert post(f"{admin}/{path}", {})[0] == 403, path
+        with pytest.raises(ServerError, match="--admin-key-file"):
+            load(LoadConfig(url=server.http_url))
+        first = text(server)
+
+        texts: list[str] = []
+        failures: list[BaseException] = []
+        over = threading.Event()
+
+        def ask() -> None:
+            while not over.is_set():
+                try:
+                    texts.append(text(server))
+                except BaseException as error:
+                    failures.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            shutil.copytree(repository / "llm" / "2", models / "llm" / "2")
+            assert load(LoadConfig(url=server.http_url, admin_key_file=key_file)) == [2]
+            second = text(server)
+            assert load(LoadConfig(url=server.http_url, admin_key_file=key_file, version=1)) == [1]
+            assert text(server) == first
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        assert not failures
+        assert first != second
+        assert {first, second} <= set(texts)
+
+        with pytest.raises(ServerError, match="version 7"):
+            load(LoadConfig(url=server.http_url, admin_key_file=key_file, version=7))
+        assert text(server) in (first, second)
+    assert HTTP_HEADER in server.log_file.read_text()
+
+
+def test_a_model_whose_process_was_killed_ends_the_server(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "HEARTBEAT_SECONDS", 2.0)
+    with TritonServer(repository, models=["llm"], exit_timeout=1) as server:
+        assert server.dead_reason("llm") is None
+        stub = next(
+            pid
+            for pid in subprocess.check_output(["pgrep", "-P", str(server.pid)], text=True).split()
+            if "python_backend_stub" in Path(f"/proc/{pid}/cmdline").read_text()
+        )
+        os.kill(int(stub), signal.SIGKILL)
+        begin = time.monotonic()
+        with pytest.raises(ServerError, match=r"model llm died: .*not been heard"):
+            serve._watch(server)
+        assert time.monotonic() - begin < 30
+
+
+def test_a_model_that_an_operator_unloaded_is_left_alone(repository: Path) -> None:
+    with TritonServer(repository, models=["llm"]) as server:
+        server.unload("llm")
+        deadline = time.monotonic() + 10
+        while server.ready("llm"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert server.dead_reason("llm") is None
+
+
+def test_an_echo_loses_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log"
+    path.write_text("of an earlier run\n")
+    with LogEcho(path), path.open("w") as file:
+        for number in range(200):
+            file.write(f"line {number}\n")
+            file.flush()
+        time.sleep(0.5)
+        file.write("the last\n")
+    assert capfd.readouterr().err == "".join(f"line {number}\n" for number in range(200)) + "the last\n"
+
+
+def test_serve_echoes_and_obeys_a_signal(repository: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trimaran", "serve", str(repository), "--models", "llm", "--echo-log"]
+    command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    command += ["--log-file", str(tmp_path / "log"), "--admin-key-file", str(tmp_path / "key")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if line.startswith("Ctrl-C"):
+                break
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "successfully loaded 'llm'" in said
+    assert read_key(tmp_path / "key") not in said
