@@ -123,5 +123,15 @@ COMMANDS: dict[str, Command] = {
                 "trimaran loadtest --users 16 --duration 2m --max-failure-rate 0 --max-ttft-p95 800ms",
             ),
         ),
+        Command(
+            "deploy",
+            "write settings for docker compose or the Helm chart, sized for a model",
+            "trimaran.deploy.config:DeployConfig",
+            "serve",
+            (
+                "trimaran deploy compose --repository out/models --up",
+                "trimaran deploy helm --repository out/models --image registry.example.com/trimaran:0.1.0",
+            ),
+        ),
     )
 }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from loadtests.config import LoadTestConfig
     from serving.config import ChatConfig, ExportConfig, LoadConfig, ServeConfig
     from training.config import MergeConfig, TrainConfig
+    from trimaran.deploy.config import DeployConfig
     from trimaran.doctor import DoctorConfig
     from trimaran.pipeline import DemoConfig
 
@@ -97,6 +98,30 @@ def chat(config: ChatConfig) -> int:
     from serving.chat import chat as run
 
     run(config)
+    return DONE
+
+
+def deploy(config: DeployConfig) -> int:
+    """Write the folder, and say what was derived and what to run."""
+    from trimaran.deploy import compose, helm
+    from trimaran.deploy.sizing import size
+
+    sizing = size(config.repository, config.model)
+    write, commands = (
+        (compose.write_compose, compose.commands)
+        if config.target == "compose"
+        else (helm.write_helm, helm.commands)
+    )
+    folder = write(config, sizing)
+    print("\n".join(sizing.lines()))
+    print(f"written: {folder}")
+    if config.up:
+        from trimaran.deploy.containers import start
+
+        start(folder, gpu=sizing.gpus > 0)
+        print("healthy")
+    else:
+        print("\n".join(["next:", *(f"  {line}" for line in commands(config, sizing))]))
     return DONE
 
 
