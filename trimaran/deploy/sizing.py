@@ -69,7 +69,7 @@ class Sizing:
             f"weights   {self.weight_bytes / 1e6:,.0f} MB  (the files of the checkpoint)",
             f"KV cache  {self.kv_bytes / 1e6:,.0f} MB  ({tokens:,} tokens in {engine.kv_dtype})",
             f"runtime   {self.runtime_bytes / 1e6:,.0f} MB  (measured: libraries and Triton)",
-            f"memory    {self.memory_gib} GiB  ({_MARGIN:g} times the sum, and {self.shm_gib} GiB for /dev/shm)",
+            f"memory    {self.memory_gib} GiB  ({_MARGIN:g} times the sum, {self.shm_gib} GiB for /dev/shm)",
             f"CPUs      {self.cpus}  ({'as exported' if engine.threads else 'the export names no threads'})",
             f"GPUs      {self.gpus}",
         ]
