@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -49,7 +50,7 @@ def test_compose_commands_name_what_there_is() -> None:
             if verb in command:
                 rest = [word for word in command[command.index(verb) + 1 :] if not word.startswith("-")]
                 assert rest[0] in COMPOSE["services"]
-        for name, following in zip(command, command[1:], strict=False):
+        for name, following in itertools.pairwise(command):
             if name == "-f":
                 assert (REPOSITORY / following).is_file()
 
