@@ -77,6 +77,7 @@ def test_only_the_services_asked_for(engine: FakeEngine, folder: Path) -> None:
             r"unhealthy.*llm is not ready",
         ),
         ([state("starting"), state("starting", restarts=1)], "ended and was started again"),
+        ([state("starting", restarts=1)], "ended and was started again"),  # before the first look
         ([state(None, status="exited")], "is exited"),
         ([state("starting")], "not healthy after 0 s"),
     ],

@@ -55,7 +55,8 @@ def start(
             compose.run("build", "triton")
         else:
             _check_image(client, compose.serving_image())
-        if busy_ports and not compose.containers("triton"):
+        before = compose.containers("triton")
+        if busy_ports and not before:
             taken = ", ".join(f"{field} {port}" for field, port in busy_ports)
             options = ", ".join(f"--{field.replace('_', '-')}" for field, _ in busy_ports)
             raise DeployError(
@@ -65,7 +66,7 @@ def start(
         started = compose.containers("triton")
         if not started:
             raise DeployError(f"compose started no container for the service triton of {folder}")
-        _watch(client, started[-1], timeout)
+        _watch(client, started[-1], timeout, fresh=started[-1] not in before)
         compose.run("up", "-d", "--no-build", *(("triton", *services) if services else ()))
         time.sleep(_SETTLE_SECONDS)
         for identifier in compose.containers():
@@ -198,12 +199,12 @@ def _check_image(client: Any, image: str) -> None:
         ) from error
 
 
-def _watch(client: Any, identifier: str, timeout: float) -> None:
-    """Return when the container is healthy."""
+def _watch(client: Any, identifier: str, timeout: float, *, fresh: bool) -> None:
+    """Return when the container is healthy; restarts before this count only if it is ``fresh``."""
     from docker.errors import NotFound
 
     deadline = time.monotonic() + timeout
-    before: int | None = None
+    before = 0 if fresh else None
     with progress(counts=False) as bar:
         task = bar.add_task("model is starting", total=None, note="")
         while True:

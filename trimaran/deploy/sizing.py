@@ -78,6 +78,8 @@ class Sizing:
     @property
     def cpu_reason(self) -> str:
         """Where the CPUs come from."""
+        if self.cpus != self.threads * self.instances:
+            return "--cpus"
         known = "engine.json: threads" if self.engine.threads else "engine.json names no threads"
         return f"{known}; {_count(self.instances, 'instance')}"
 
