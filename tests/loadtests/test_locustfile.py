@@ -46,6 +46,13 @@ def test_failures_reach_locusts_own_statistics(tmp_path: Path, http_url: str) ->
     assert "refused: HTTP 503: shed on purpose" in done.stdout + done.stderr
 
 
+def test_a_limit_that_cannot_be_measured_is_refused(tmp_path: Path) -> None:
+    done = locust("--headless", "-t", "1s", "--protocol", "generate", "--max-ttft-p95", "1s", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "drop the limits --max-ttft-* and --max-itl-*" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_web_ui_runs_our_users(tmp_path: Path, http_url: str) -> None:
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
