@@ -53,6 +53,12 @@ class MasterRun(StockRun):
             while self._awaited():
                 gevent.sleep(_LOOK_INTERVAL_S)
 
+    def finish(self, **_: Any) -> None:
+        """Write the one result. A headless master whose workers are all gone has nothing to stay for."""
+        super().finish()
+        if self._environment.parsed_options.headless and self._runner.worker_count == 0:
+            gevent.spawn(self._runner.quit)  # from here it would end the greenlet that called us
+
     def quit(self, **_: Any) -> None:
         """Have workers leave that Locust forgot, because they stopped and are not ready again yet."""
         for name in self._shares:

@@ -129,21 +129,31 @@ def test_a_broken_limit_is_exit_code_1_of_the_master_alone(run: Run) -> None:
     assert "2, the busiest" in report
 
 
-def test_workers_that_die_or_leave_are_noticed_and_their_requests_count(
-    tmp_path: Path, http_url: str
-) -> None:
-    load = ("-u", "3", "-r", "3", "-t", "3s", "-s", "5", "--host", http_url, "--results", "out")
-    with cluster(tmp_path, 3, *load) as processes:
-        master, killed, left, _ = processes
-        deadline = time.monotonic() + 20
-        while "All users spawned" not in (tmp_path / "master.log").read_text(encoding="utf-8"):
-            assert master.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+def wait_for_users(folder: Path, master: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 20
+    while "All users spawned" not in (folder / "master.log").read_text(encoding="utf-8"):
+        assert master.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def deaths(tmp_path_factory: pytest.TempPathFactory, http_url: str) -> tuple[Run, Run]:
+    """Of three workers one is killed and one is told to leave; elsewhere the only worker is killed."""
+    some, all_ = tmp_path_factory.mktemp("some"), tmp_path_factory.mktemp("all")
+    load = ("-u", "3", "-r", "3", "-s", "5", "--host", http_url, "--results", "out")
+    with cluster(some, 3, *load, "-t", "5s") as three, cluster(all_, 1, *load, "-t", "90s") as one:
+        wait_for_users(some, three[0])
+        wait_for_users(all_, one[0])
         time.sleep(1.2)  # two batches
-        killed.kill()
-        left.send_signal(signal.SIGTERM)
-        run = collect(tmp_path, processes)
+        three[1].kill()
+        one[1].kill()
+        three[2].send_signal(signal.SIGTERM)
+        return collect(some, three), collect(all_, one)
+
+
+def test_workers_that_die_or_leave_are_noticed_and_their_requests_count(deaths: tuple[Run, Run]) -> None:
+    run, _ = deaths
     # Every limit holds, yet this was not the load that was asked for.
     assert run.codes == [3, -signal.SIGKILL, 0, 0], run.log
     assert run.results["verdict"]["passed"]
@@ -159,4 +169,13 @@ def test_workers_that_die_or_leave_are_noticed_and_their_requests_count(
         assert (share["name"] in lost) == (not share["finished"])
     assert any(name in gone for name in shares)
     assert sum(share["requests"] for share in shares.values()) == len(run.records)
-    assert lost in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert lost in (run.folder / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_master_without_workers_ends_with_what_it_has(deaths: tuple[Run, Run]) -> None:
+    _, run = deaths
+    assert run.codes == [3, -signal.SIGKILL], run.log
+    assert 0 < run.results["window"]["seconds"] < 30  # of 90
+    assert len(run.records) == run.results["requests"]["ok"] > 0
+    (note,) = run.results["notes"]
+    assert f"was lost: its {len(run.records)} requests until then count" in note
