@@ -29,6 +29,8 @@ def ensure_python(engine: Engine, folder: Path) -> None:
         EngineMissing: it can be neither pulled nor made.
     """
     if not engine.own:
+        if engine.docker("images", "--quiet", PYTHON).strip():
+            return
         done = engine.docker("pull", "--quiet", PYTHON, timeout=300, check=False)
         if engine.docker("images", "--quiet", PYTHON).strip():
             return
