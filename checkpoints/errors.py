@@ -8,6 +8,7 @@
     ├── CheckpointError            a checkpoint cannot be read or written
     │   ├── ManifestError          the manifest is missing, unreadable or disagrees with the files
     │   └── UnsupportedCheckpoint  the checkpoint is sound, but this operation cannot take it
+    ├── DeployError                a deployment cannot be written or started
     ├── PromptError                a prompt cannot be turned into token ids
     └── ServingError               exporting, starting or asking a server failed
         ├── ExportError            the model repository cannot take this version
@@ -23,6 +24,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DeployError",
     "ExportError",
     "ManifestError",
     "PromptError",
@@ -56,6 +58,10 @@ class ManifestError(CheckpointError):
 
 class UnsupportedCheckpoint(CheckpointError):
     """The checkpoint is sound, but the operation asked for cannot take it."""
+
+
+class DeployError(TrimaranError):
+    """A deployment cannot be written or started."""
 
 
 class PromptError(TrimaranError):

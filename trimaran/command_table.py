@@ -130,6 +130,7 @@ COMMANDS: dict[str, Command] = {
             "serve",
             (
                 "trimaran deploy compose --repository out/models --up",
+                "trimaran deploy compose --down",
                 "trimaran deploy helm --repository out/models --image registry.example.com/trimaran:0.1.0",
             ),
         ),

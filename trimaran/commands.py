@@ -103,25 +103,9 @@ def chat(config: ChatConfig) -> int:
 
 def deploy(config: DeployConfig) -> int:
     """Write the folder, and say what was derived and what to run."""
-    from trimaran.deploy import compose, helm
-    from trimaran.deploy.sizing import size
+    from trimaran.deploy.run import deploy as run
 
-    sizing = size(config.repository, config.model)
-    write, commands = (
-        (compose.write_compose, compose.commands)
-        if config.target == "compose"
-        else (helm.write_helm, helm.commands)
-    )
-    folder = write(config, sizing)
-    print("\n".join(sizing.lines()))
-    print(f"written: {folder}")
-    if config.up:
-        from trimaran.deploy.containers import start
-
-        start(folder, gpu=sizing.gpus > 0)
-        print("healthy")
-    else:
-        print("\n".join(["next:", *(f"  {line}" for line in commands(config, sizing))]))
+    run(config, announce=lambda text: print(text, flush=True))
     return DONE
 
 

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from serving.cache import cache_directory
 from tests.serving.endpoint import post, sealed_llama
+from trimaran.deploy.assets import CHART, COMPOSE_FILES
 
 pytestmark = [pytest.mark.slow, pytest.mark.triton]
 
@@ -53,9 +54,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("dist")
     # A copy, so that the build neither sees what git ignores nor writes into the clone.
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "compose.yaml", "compose.gpu.yaml"):
         shutil.copy(REPOSITORY / name, source)
-    for package in (*OURS, "recipes"):
+    for package in (*OURS, "recipes", "deploy"):
         ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(REPOSITORY / package, source / package, ignore=ignored)
     command = [
@@ -112,6 +113,27 @@ def test_every_source_file_is_in_the_wheel(wheel: Path) -> None:
             if path.is_file() and "__pycache__" not in path.parts:
                 assert str(path.relative_to(REPOSITORY)) in shipped
     assert not any(name.startswith(("tests/", "docs/")) for name in shipped)
+
+
+def test_what_deploy_copies_is_in_the_wheel(wheel: Path) -> None:
+    shipped = set(zipfile.ZipFile(wheel).namelist())
+    for name in (*COMPOSE_FILES, CHART):
+        here = REPOSITORY / name
+        for path in here.rglob("*") if here.is_dir() else [here]:
+            if path.is_file():
+                assert f"trimaran/deploy/assets/{path.relative_to(REPOSITORY)}" in shipped
+    assert not any(name.startswith("trimaran/deploy/assets/deploy/grafana/build") for name in shipped)
+
+
+def test_deploy_outside_a_clone(clean: CleanEnvironment, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    checkpoint = sealed_llama(clean.folder / "to-deploy", tiny_tokenizer)
+    clean.run("trimaran", "export", checkpoint, "--repository", "deployed", "--engine", "torch")
+    said = clean.run("trimaran", "deploy", "compose", "--repository", "deployed")
+    assert "docker image inspect trimaran/serve-cpu:0.1.0" in said  # no clone to build it from
+    assert (clean.folder / "deploy-compose" / "deploy" / "grafana" / "dashboards" / "trimaran.json").is_file()
+    assert str(REPOSITORY) not in (clean.folder / "deploy-compose" / "compose.yaml").read_text()
+    clean.run("trimaran", "deploy", "helm", "--repository", "deployed")
+    assert (clean.folder / "deploy-helm" / "trimaran" / "templates" / "tests" / "generate.yaml").is_file()
 
 
 def test_packages_come_from_the_wheel(clean: CleanEnvironment) -> None:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from checkpoints.errors import ConfigError
+from checkpoints.errors import DeployError
 
-__all__ = ["copy_assets", "find_assets"]
+__all__ = ["CHART", "COMPOSE_FILES", "copy_assets", "find_assets", "find_clone"]
+
+CHART = "deploy/helm/trimaran"
+
+COMPOSE_FILES = (
+    "compose.yaml",
+    "compose.gpu.yaml",
+    "deploy/prometheus/prometheus.yml",
+    "deploy/prometheus/rules",
+    "deploy/grafana/dashboards",
+    "deploy/grafana/provisioning",
+)
 
 _PACKAGE = Path(__file__).resolve().parent
 _PLACES = (_PACKAGE.parents[1], _PACKAGE / "assets")
@@ -17,21 +29,37 @@ def find_assets() -> Path:
     """Return the folder that holds ``compose.yaml`` and ``deploy/``.
 
     Raises:
-        ConfigError: this installation has none.
+        DeployError: this installation has none.
     """
     for place in _PLACES:
         if (place / "compose.yaml").is_file():
             return place
-    raise ConfigError("this installation has no compose.yaml; use a wheel or a clone of the repository")
+    raise DeployError("this installation has no compose.yaml; use a wheel or a clone of the repository")
 
 
-def copy_assets(names: list[str], target: Path) -> None:
+def find_clone(asked: Path | None) -> Path | None:
+    """Return the clone that images are built from: the one asked for, else the one we run from, if any.
+
+    Raises:
+        DeployError: ``asked`` holds no Dockerfile.
+    """
+    if asked is not None:
+        if not (asked / "Dockerfile").is_file():
+            raise DeployError(
+                f"build_context is {str(asked)!r}, which has no Dockerfile; accepted: a clone of Trimaran"
+            )
+        return asked.resolve()
+    root = find_assets()
+    return root if (root / "Dockerfile").is_file() else None
+
+
+def copy_assets(names: Iterable[str], target: Path) -> None:
     """Copy files and folders by name into ``target``, keeping their places."""
     root = find_assets()
     for name in names:
         source, copy = root / name, target / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "tests", "*.py"))
+            shutil.copytree(source, copy)
         else:
             shutil.copyfile(source, copy)

@@ -1,94 +1,245 @@
-"""``--up``: compose starts the containers, the engine's API says how they are."""
+"""``--up`` and ``--down``: compose starts and stops the containers, the engine's API says how they are."""
 
 from __future__ import annotations
 
-import json
+import logging
+import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import ServerError
+import yaml
+
+from checkpoints.errors import DeployError
 from checkpoints.progress import progress
 
-__all__ = ["start"]
+__all__ = ["start", "stop"]
+
+logger = logging.getLogger(__name__)
 
 _LOG_LINES = 30
+_POLL_SECONDS = 1.0
+_SETTLE_SECONDS = 3.0
+_ENGINE_SECONDS = 30
 
 
-def start(folder: Path, *, gpu: bool, services: Sequence[str] = (), timeout: float = 900.0) -> None:
-    """Build and start the services in ``folder``; return when the server's model is healthy.
+def start(
+    folder: Path,
+    *,
+    build: bool,
+    timeout: float,
+    services: Sequence[str] = (),
+    busy_ports: Sequence[tuple[str, int]] = (),
+) -> None:
+    """Start the deployment in ``folder``; return when the model is healthy and the other containers run.
 
     Args:
         folder: as ``write_compose`` left it.
-        gpu: whether ``compose.gpu.yaml`` applies.
-        services: which to start; by default all without a profile.
-        timeout: seconds until the model must be healthy, after the build.
+        build: build the serving image first; otherwise it must be there.
+        timeout: seconds until the model must be healthy, building excluded.
+        services: what to start besides ``triton``; by default every service without a profile.
+        busy_ports: names and numbers of ports that are taken, an error unless this deployment runs already.
 
     Raises:
-        ServerError: no engine answers, compose fails, or the model does not become healthy; the last lines of
-            the server's log are in the message.
+        DeployError: no engine answers, compose fails, the image is missing, or a container does not come
+            up; the last lines of its log are in the message.
     """
-    client = _engine()
-    compose = [*_compose(), *(("-f", "compose.yaml", "-f", "compose.gpu.yaml") if gpu else ())]
-    _run([*compose, "up", "-d", "--build", *services], folder)
-    ids = _run([*compose, "ps", "-q", "triton"], folder, quiet=True).split()
-    if not ids:
-        raise ServerError(f"compose started no container for the service triton in {folder}")
-    _wait(client, ids[-1], timeout)
+    with _engine() as (client, host):
+        compose = _Compose(folder, host)
+        if build:
+            compose.run("build", "triton")
+        else:
+            _check_image(client, compose.serving_image())
+        if busy_ports and not compose.containers("triton"):
+            taken = ", ".join(f"{field} {port}" for field, port in busy_ports)
+            options = ", ".join(f"--{field.replace('_', '-')}" for field, _ in busy_ports)
+            raise DeployError(
+                f"in use on this machine: {taken}; choose others with {options} (and --overwrite)"
+            )
+        compose.run("up", "-d", "--no-build", "triton")
+        started = compose.containers("triton")
+        if not started:
+            raise DeployError(f"compose started no container for the service triton of {folder}")
+        _watch(client, started[-1], timeout)
+        compose.run("up", "-d", "--no-build", *(("triton", *services) if services else ()))
+        time.sleep(_SETTLE_SECONDS)
+        for identifier in compose.containers():
+            _check_running(client, identifier)
 
 
-def _engine() -> Any:
+def stop(folder: Path) -> None:
+    """Stop the deployment in ``folder`` and remove its containers; volumes and images stay.
+
+    Raises:
+        DeployError: there is no deployment in ``folder``, no engine answers, or compose fails.
+    """
+    if not (folder / "compose.yaml").is_file():
+        raise DeployError(
+            f"output is '{folder}', which holds no compose.yaml; accepted: what "
+            "`trimaran deploy compose` wrote"
+        )
+    with _engine() as (_, host):
+        _Compose(folder, host).run("--profile", "loadtest", "--profile", "locust", "down")
+
+
+@contextmanager
+def _engine() -> Iterator[tuple[Any, str]]:
+    """Yield a client of the Docker engine, and the engine's address."""
     import docker
     from docker.errors import DockerException
 
+    host = _address()
+    remedy = "start Docker (or Podman with its API socket), or set DOCKER_HOST to where one listens"
     try:
-        client = docker.from_env()
-        client.ping()
+        socket = Path(host.removeprefix("unix://"))
+        if host.startswith("unix://") and not socket.exists():
+            raise DeployError(f"no container engine listens at {host}; {remedy}")
+        if "DOCKER_HOST" in os.environ:  # with the variables for TLS that belong to it
+            client = docker.from_env(timeout=_ENGINE_SECONDS)
+        else:
+            client = docker.DockerClient(base_url=host, timeout=_ENGINE_SECONDS)
     except DockerException as error:
-        raise ServerError(
-            f"no Docker engine answers ({error}); start one, or name it in DOCKER_HOST"
-        ) from error
-    return client
+        raise DeployError(f"the container engine at {host} does not answer ({error}); {remedy}") from error
+    try:
+        client.ping()
+        yield client, host
+    except DockerException as error:
+        raise DeployError(f"the container engine at {host} failed: {error}; {remedy}") from error
+    finally:
+        client.close()
 
 
-def _compose() -> list[str]:
+def _address() -> str:
+    """Return where the engine is: as the variable says, else as the `docker` program would find it."""
+    if given := os.environ.get("DOCKER_HOST"):
+        return given
+    from docker.context import ContextAPI
+
+    try:
+        found = ContextAPI.get_current_context()
+        host = getattr(found, "Host", None)
+    except Exception as error:  # a broken ~/.docker/config.json, in any of many ways
+        logger.debug("docker context: %s", error)
+        host = None
+    return str(host or "unix:///var/run/docker.sock").replace("http+unix://", "unix://")
+
+
+@dataclass(frozen=True)
+class _Compose:
+    """Docker Compose on one folder."""
+
+    folder: Path
+    host: str
+
+    def run(self, *arguments: str) -> None:
+        """Run a command of compose; its output goes to ours."""
+        done = self._call(arguments, capture=False)
+        if done.returncode:
+            raise DeployError(
+                f"`{' '.join(done.args)}` in {self.folder} ended with {done.returncode}; "
+                "its messages are above"
+            )
+
+    def containers(self, *services: str) -> list[str]:
+        """Ids of the containers there are."""
+        return self._ask("ps", "-q", *services).split()
+
+    def serving_image(self) -> str:
+        """Name of the image that the service triton runs."""
+        image: str = yaml.safe_load(self._ask("config"))["services"]["triton"]["image"]
+        return image
+
+    def _ask(self, *arguments: str) -> str:
+        done = self._call(arguments, capture=True)
+        if done.returncode:
+            raise DeployError(f"`{' '.join(done.args)}` in {self.folder}: {done.stderr.strip()}")
+        return done.stdout
+
+    def _call(self, arguments: Sequence[str], *, capture: bool) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*_program(), *arguments],
+            cwd=self.folder,
+            env={**os.environ, "DOCKER_HOST": self.host},  # compose v1 knows no contexts
+            stdin=subprocess.DEVNULL,
+            capture_output=capture,
+            text=True,
+            check=False,
+        )
+
+
+def _program() -> list[str]:
     if shutil.which("docker"):
-        two = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+        two = subprocess.run(
+            ["docker", "compose", "version"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
         if two.returncode == 0:
             return ["docker", "compose"]
     if shutil.which("docker-compose"):
         return ["docker-compose"]
-    raise ServerError("neither `docker compose` nor `docker-compose` is installed; install Docker Compose")
-
-
-def _run(command: list[str], folder: Path, *, quiet: bool = False) -> str:
-    output = subprocess.PIPE if quiet else None
-    done = subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, text=True, check=False
+    raise DeployError(
+        "neither `docker compose` nor `docker-compose` is installed; install Docker Compose 1.29 or newer"
     )
-    if done.returncode:
-        raise ServerError(f"`{' '.join(command)}` in {folder} ended with {done.returncode}; see above")
-    return done.stdout or ""
 
 
-def _wait(client: Any, identifier: str, timeout: float) -> None:
+def _check_image(client: Any, image: str) -> None:
+    from docker.errors import ImageNotFound
+
+    try:
+        client.images.get(image)
+    except ImageNotFound as error:
+        raise DeployError(
+            f"image {image} is not here: `docker pull {image}`, or give another one with --image, or a clone "
+            "of Trimaran to build it from with --build-context"
+        ) from error
+
+
+def _watch(client: Any, identifier: str, timeout: float) -> None:
+    """Return when the container is healthy."""
+    from docker.errors import NotFound
+
     deadline = time.monotonic() + timeout
+    before: int | None = None
     with progress(counts=False) as bar:
-        task = bar.add_task("starting", total=None, note="")
+        task = bar.add_task("model is starting", total=None, note="")
         while True:
-            container = client.containers.get(identifier)
-            state = container.attrs["State"]
+            try:
+                container = client.containers.get(identifier)
+            except NotFound as error:
+                raise DeployError(
+                    f"the container of triton was removed while it started ({identifier[:12]})"
+                ) from error
+            state, restarts = container.attrs["State"], container.attrs.get("RestartCount", 0)
+            before = restarts if before is None else before
             health = state.get("Health", {}).get("Status", state["Status"])
-            bar.update(task, description=f"model is {health}", note="")
+            bar.update(task, description=f"model is {health}")
             if health == "healthy":
                 return
-            restarted = container.attrs.get("RestartCount", 0)
-            if health == "unhealthy" or restarted or time.monotonic() > deadline:
-                said = container.logs(tail=_LOG_LINES).decode("utf-8", "replace").strip()
-                checks = state.get("Health", {}).get("Log") or [{}]
-                reason = str(checks[-1].get("Output", "")).strip() or json.dumps(state.get("Error", ""))
-                raise ServerError(f"the server is {health} ({reason}); its log ends with:\n{said}")
-            time.sleep(1)
+            if restarts > before:
+                raise _failure(container, "ended and was started again")
+            if health in ("unhealthy", "exited", "dead"):
+                raise _failure(container, f"is {health}")
+            if time.monotonic() > deadline:
+                raise _failure(container, f"is not healthy after {timeout:.0f} s (--start-seconds)")
+            time.sleep(_POLL_SECONDS)
+
+
+def _check_running(client: Any, identifier: str) -> None:
+    container = client.containers.get(identifier)
+    if container.status != "running":
+        raise _failure(container, f"is {container.status}")
+
+
+def _failure(container: Any, what: str) -> DeployError:
+    said = container.logs(tail=_LOG_LINES).decode("utf-8", "replace").strip()
+    state = container.attrs["State"]
+    checks = state.get("Health", {}).get("Log") or [{}]
+    reason = str(checks[-1].get("Output") or state.get("Error") or "").strip()
+    return DeployError(
+        f"{container.name} {what}{f' ({reason})' if reason else ''}; it was left as it is. "
+        f"Its log ends with:\n{said}"
+    )

@@ -1,31 +1,24 @@
-"""What a model of a repository needs of a machine, from its files: memory, threads, GPUs, times."""
+"""What a server with a model needs of a machine, from the model's files: memory, CPUs, GPUs."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-from checkpoints.errors import ExportError
+from checkpoints.errors import DeployError
 from checkpoints.manifest import read_manifest
 from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
 from serving.repository import find_models, find_versions
 from serving.triton_config import parse
+from trimaran.deploy.config import DeployConfig
+from trimaran.deploy.memory import CUDA_BYTES, MARGIN, RUNTIME_BYTES, SERVER_BYTES, kv_bytes, weight_bytes
 
 __all__ = ["GIB", "Sizing", "size"]
 
 GIB = 2**30
 
-_KV_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "u8": 1}
-_RUNTIME = {"torch": 525e6, "openvino": 815e6, "onnx": 535e6}
-"""What a process of the engine holds without a model, bytes; measured by ``benchmarks/memory.py``."""
-_SERVER = 150e6
-"""Triton itself."""
-_MARGIN = 1.3
-"""On the sum: prompts being computed, allocators' fragments, two versions' code while one is swapped."""
+_DEFAULT_THREADS = 2
 _SHM_PER_INSTANCE = GIB // 4
 
 
@@ -35,95 +28,163 @@ class Sizing:
 
     engine: EngineConfig
     version: int
+    """The newest one, which is what Triton loads."""
     weight_bytes: int
-    """The weights' files on disk, which is what they take in memory."""
+    """Weights of one process."""
     kv_bytes: int
-    """Keys and values of all slots."""
-    runtime_bytes: int
-    """Libraries and Triton."""
+    """Keys and values of all slots of one process."""
     instances: int
+    """Processes of one version."""
     gpus: int
     """GPUs of the server; 0 serves on CPUs."""
     cpus: int
-    """Cores: the threads that the version was exported for, or 2."""
+    threads: int
+    """Math threads of one process."""
+    versions: int
+    """Versions that are in memory at once."""
+
+    @property
+    def runtime_bytes(self) -> int:
+        """Libraries of one process."""
+        return RUNTIME_BYTES.get(self.engine.engine, max(RUNTIME_BYTES.values())) + CUDA_BYTES * (
+            self.gpus > 0
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the server without shared memory. On GPUs the weights still pass through it."""
+        process = self.weight_bytes + (0 if self.gpus else self.kv_bytes) + self.runtime_bytes
+        return math.ceil(MARGIN * (process * self.instances * self.versions + SERVER_BYTES))
 
     @property
     def memory_gib(self) -> int:
-        """Memory limit of the server, GiB, shared memory included."""
-        on_gpu = self.gpus > 0
-        held = self.weight_bytes + (0 if on_gpu else self.kv_bytes) + self.runtime_bytes
-        return math.ceil(_MARGIN * held * self.instances / GIB) + self.shm_gib
+        """Memory limit of the server, GiB, shared memory included: the kernel counts it too."""
+        return math.ceil(self.memory_bytes / GIB) + self.shm_gib
 
     @property
     def shm_gib(self) -> int:
-        """Size of /dev/shm, GiB."""
-        return max(1, math.ceil(self.instances * _SHM_PER_INSTANCE / GIB))
+        """Size of /dev/shm, GiB: 256 MiB for each instance, at least 1 GiB."""
+        return math.ceil(self.instances * self.versions * _SHM_PER_INSTANCE / GIB)
 
-    def lines(self) -> list[str]:
-        """Return for a reader what was derived from what."""
+    @property
+    def memory_reason(self) -> str:
+        """How the limit came about, in one line."""
+        held = "weights + runtime" if self.gpus else "weights + KV cache + runtime"
+        return (
+            f"{MARGIN:g} (safety) x ({held}, x {_count(self.instances, 'instance')} x "
+            f"{_count(self.versions, 'version')}, + Triton {_mb(SERVER_BYTES)}) + {self.shm_gib} GiB /dev/shm"
+        )
+
+    @property
+    def cpu_reason(self) -> str:
+        """Where the CPUs come from."""
+        known = "engine.json: threads" if self.engine.threads else "engine.json names no threads"
+        return f"{known}; {_count(self.instances, 'instance')}"
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return for a reader (what, how much, derived from what)."""
         engine = self.engine
-        tokens = engine.kv_tokens or engine.slots * engine.max_context
+        where = "in each GPU's memory" if self.gpus else "in memory"
+        kv = f"{engine.slots} slots x {engine.max_context} tokens in {engine.kv_dtype}"
+        if engine.kv_tokens is not None and engine.engine != "torch":
+            kv = f"{engine.kv_tokens} tokens in {engine.kv_dtype}"
+        runtime = "measured: an empty process" + (
+            " + an allowance for CUDA, not measured" if self.gpus else ""
+        )
         return [
-            f"version   {self.version}: {engine.engine} {engine.weights}, {engine.slots} slots of "
-            f"{engine.max_context} tokens, {self.instances} instance(s)",
-            f"weights   {self.weight_bytes / 1e6:,.0f} MB  (the files of the checkpoint)",
-            f"KV cache  {self.kv_bytes / 1e6:,.0f} MB  ({tokens:,} tokens in {engine.kv_dtype})",
-            f"runtime   {self.runtime_bytes / 1e6:,.0f} MB  (measured: libraries and Triton)",
-            f"memory    {self.memory_gib} GiB  ({_MARGIN:g} times the sum, {self.shm_gib} GiB for /dev/shm)",
-            f"CPUs      {self.cpus}  ({'as exported' if engine.threads else 'the export names no threads'})",
-            f"GPUs      {self.gpus}",
+            (
+                "version",
+                str(self.version),
+                f"newest; {engine.engine}, {engine.weights} weights (engine.json)",
+            ),
+            ("instances", str(self.instances), "config.pbtxt: instance_group"),
+            ("weights", _mb(self.weight_bytes), "sizes of the checkpoint's files, per instance"),
+            ("KV cache", _mb(self.kv_bytes), f"{kv} (engine.json, config.json), {where}, per instance"),
+            ("runtime", _mb(self.runtime_bytes), f"{runtime}, per instance"),
+            ("memory", f"{self.memory_gib} GiB", self.memory_reason),
+            ("/dev/shm", f"{self.shm_gib} GiB", "256 MiB per instance and version, at least 1 GiB"),
+            ("CPUs", str(self.cpus), f"{self.cpu_reason}; {self.threads} threads each"),
+            ("GPUs", str(self.gpus), "config.pbtxt: instance_group kind, or --gpus"),
         ]
 
 
-def size(repository: Path, model: str) -> Sizing:
-    """Return what a server with ``model`` needs.
+def size(config: DeployConfig) -> Sizing:
+    """Return what a server with ``config.model`` needs.
 
     Raises:
         ServerError: the repository is no directory.
-        ExportError: it holds no such model, or no version of it.
-        CheckpointError, ServingError: a file of the version cannot be read.
+        DeployError: it holds no such model, a file of it cannot be read, or ``gpus`` does not fit the model.
+        CheckpointError, ServingError: a file of the version is malformed.
     """
+    assert config.repository is not None
+    repository, model = config.repository, config.model
     models = find_models(repository)
-    versions = find_versions(repository / model)
-    if model not in models or not versions:
+    versions = find_versions(repository / model) if model in models else []
+    if not versions:
         held = ", ".join(models) or "no model"
-        raise ExportError(f"{repository} has no version of model {model!r}; it holds {held} (--model)")
+        raise DeployError(
+            f"model is {model!r}, but {repository} has no version of it; it holds {held} "
+            "(`trimaran export` writes one)"
+        )
     folder = repository / model / str(versions[-1])
     engine = EngineConfig.read(folder / ENGINE_CONFIG_NAME)
     checkpoint = folder / "checkpoint"
-    read_manifest(checkpoint)
-    instances, gpus = _instances(repository / model / "config.pbtxt")
-    per_process = _RUNTIME.get(engine.engine, max(_RUNTIME.values()))
+    manifest = read_manifest(checkpoint)
+    count, kinds, pinned = _instance_group(repository / model / "config.pbtxt")
+    gpus = _gpus(config.gpus, engine, kinds, pinned)
+    # Triton starts `count` instances on each GPU; a model that is spread over all of them starts as it is.
+    instances = count * max(1, gpus) if "KIND_MODEL" not in kinds else count
+    threads = engine.threads or max(1, (config.cpus or _DEFAULT_THREADS * instances) // instances)
     return Sizing(
         engine=engine,
         version=versions[-1],
-        weight_bytes=_weight_bytes(checkpoint),
-        kv_bytes=_kv_bytes(checkpoint, engine),
-        runtime_bytes=int(per_process + _SERVER),
+        weight_bytes=weight_bytes(checkpoint, manifest, engine),
+        kv_bytes=kv_bytes(checkpoint, engine),
         instances=instances,
         gpus=gpus,
-        cpus=engine.threads or 2,
+        cpus=config.cpus or threads * instances,
+        threads=threads,
+        versions=config.versions or (2 if config.target == "compose" else 1),
     )
 
 
-def _weight_bytes(checkpoint: Path) -> int:
-    ends = (".safetensors", ".bin", ".onnx", ".data", ".onnx_data")
-    return sum(path.stat().st_size for path in checkpoint.rglob("*") if path.name.endswith(ends))
-
-
-def _kv_bytes(checkpoint: Path, engine: EngineConfig) -> int:
-    from serving.engine.torch.placement import cache_bytes
-
-    values: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    text = SimpleNamespace(**values.get("text_config", values))
-    tokens = engine.kv_tokens or engine.slots * engine.max_context
-    one_byte = SimpleNamespace(itemsize=_KV_BYTES[engine.kv_dtype])
-    return cache_bytes(text, 1, tokens, one_byte)
-
-
-def _instances(config: Path) -> tuple[int, int]:
-    """Return the instances of the model, and the GPUs it asks for (``KIND_AUTO`` asks for none)."""
-    groups = parse(config.read_text(encoding="utf-8"), str(config)).instance_group
+def _instance_group(path: Path) -> tuple[int, set[str], int]:
+    """Return instances (on each GPU, where there are GPUs), kinds, and how many GPUs are named."""
+    try:
+        groups = parse(path.read_text(encoding="utf-8"), str(path)).instance_group
+    except OSError as error:
+        raise DeployError(f"{path} cannot be read: {error.strerror}; export the model again") from error
     count = sum(max(1, group.count) for group in groups) or 1
-    kinds = {type(group).Kind.Name(group.kind) for group in groups}
-    return count, 1 if kinds & {"KIND_GPU", "KIND_MODEL"} else 0
+    kinds = {type(group).Kind.Name(group.kind) for group in groups} or {"KIND_AUTO"}
+    return count, kinds, len({number for group in groups for number in group.gpus})
+
+
+def _gpus(asked: int | None, engine: EngineConfig, kinds: set[str], pinned: int) -> int:
+    if asked and engine.engine != "torch":
+        raise DeployError(
+            f"gpus is {asked}, but engine {engine.engine} computes on CPUs; export with --engine torch, or "
+            "leave --gpus out"
+        )
+    if asked and kinds == {"KIND_CPU"}:
+        raise DeployError(
+            f"gpus is {asked}, but the model was exported for CPUs (config.pbtxt: KIND_CPU); export it with "
+            "--device gpu, or leave --gpus out"
+        )
+    if "KIND_MODEL" in kinds and not asked:
+        raise DeployError(
+            "the model is spread over several GPUs (exported with --device-map auto); say over "
+            "how many: --gpus N"
+        )
+    if "KIND_GPU" in kinds and asked == 0:
+        raise DeployError(
+            "gpus is 0, but the model was exported for GPUs (config.pbtxt: KIND_GPU); accepted: at least 1"
+        )
+    return asked if asked is not None else max(1, pinned) if "KIND_GPU" in kinds else 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size < 10_000_000 else f"{size / 1e6:,.0f} MB"
