@@ -72,7 +72,9 @@ RUN python3 -m venv /opt/trimaran \
     && /opt/trimaran/bin/pip install "$(grep '^torch==' constraints.txt)" \
         ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"}
 COPY --from=source /requirements/serve.txt /requirements/engines.txt /
-RUN /opt/trimaran/bin/pip install -c constraints.txt -r serve.txt -r engines.txt
+# bitsandbytes carries its kernels for every GPU, 120 MB that a CPU cannot run.
+RUN /opt/trimaran/bin/pip install -c constraints.txt -r serve.txt -r engines.txt \
+    && find /opt/trimaran -name 'libbitsandbytes_*.so' -not -name '*_cpu.so' -delete
 COPY --from=source /dist /dist
 COPY deploy/docker/slim.sh /
 # The server and the Python layer inside it go where `trimaran serve` looks for them.

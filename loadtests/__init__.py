@@ -4,7 +4,8 @@
 a child process (``python -m loadtests``: ``__main__.py``, ``child.py``, ``load.py``), because gevent
 replaces sockets and threads of the process it lives in. ``users/`` has one Locust user per protocol,
 ``metrics/`` one metric per file, ``slo.py`` the limits, ``report/`` the HTML page.
-``locustfile.py`` gives the same users to plain ``locust -f`` and its web UI.
+``locustfile.py`` gives the same users to plain Locust (``trimaran-locust``) and its web UI, in one process
+or with a master and ``workers/``.
 
 This package imports none of the others, and needs no torch.
 """

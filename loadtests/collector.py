@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import time
-from typing import TextIO
+from typing import Protocol
 
 from loadtests.record import Record
 
-__all__ = ["Collector"]
+__all__ = ["Collector", "Sink"]
+
+
+class Sink(Protocol):
+    """Takes the records, one line each: an open text file, or what sends them elsewhere."""
+
+    def write(self, text: str, /) -> object:
+        """Take one line with its newline."""
 
 
 class Collector:
     """The one place where records of a run come together. Cooperative greenlets need no lock.
 
     Args:
-        sink: an open text file for the records, one line each; None keeps only the counts.
+        sink: takes the records; None keeps only the counts.
     """
 
-    def __init__(self, sink: TextIO | None) -> None:
-        self._sink = sink
+    def __init__(self, sink: Sink | None) -> None:
+        self.sink = sink
         self.origin_ns = time.perf_counter_ns()
         self.in_flight = 0
         self.ok = 0
@@ -40,5 +47,5 @@ class Collector:
         else:
             self.cut += 1
         self.last_end_ns = max(self.last_end_ns, record.end_ns)
-        if self._sink is not None:
-            self._sink.write(record.to_line() + "\n")
+        if self.sink is not None:
+            self.sink.write(record.to_line() + "\n")

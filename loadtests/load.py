@@ -15,10 +15,11 @@ from loadtests import protocols
 from loadtests.collector import Collector
 from loadtests.config import LoadTestConfig
 from loadtests.errors import ConfigError
+from loadtests.measured_user import MeasuredUser
 from loadtests.prompts import load_prompts, shuffled
 from loadtests.session import Session, Workload, attach
 
-__all__ = ["make_load", "workload_of"]
+__all__ = ["check_limits", "make_load", "workload_of"]
 
 _STATUS_INTERVAL_S = 0.5
 _LOOK_INTERVAL_S = 0.05
@@ -39,6 +40,19 @@ def workload_of(config: LoadTestConfig) -> Workload:
     )
 
 
+def check_limits(config: LoadTestConfig, user_class: type[MeasuredUser]) -> None:
+    """Check that every limit can be measured.
+
+    Raises:
+        ConfigError: a limit on tokens, and a protocol that does not stream.
+    """
+    if not user_class.streams and any(metric in ("ttft", "itl") for metric, _ in config.latency_limits()):
+        raise ConfigError(
+            f"protocol {config.protocol} does not stream, so there is no time to first token or between "
+            "tokens; drop the limits --max-ttft-* and --max-itl-*, or choose --protocol generate_stream"
+        )
+
+
 def make_load(config: LoadTestConfig, records: Path, report: Callable[[dict[str, Any]], None]) -> None:
     """Check the endpoint, run the users for the duration, stop them gracefully.
 
@@ -52,11 +66,7 @@ def make_load(config: LoadTestConfig, records: Path, report: Callable[[dict[str,
         LoadTestError: the endpoint or a setting cannot be used.
     """
     user_class = protocols.user_class(config.protocol)
-    if not user_class.streams and any(metric in ("ttft", "itl") for metric, _ in config.latency_limits()):
-        raise ConfigError(
-            f"protocol {config.protocol} does not stream, so there is no time to first token or between "
-            "tokens; drop the limits --max-ttft-* and --max-itl-*, or choose --protocol generate_stream"
-        )
+    check_limits(config, user_class)
     workload = workload_of(config)
     report({"event": "ready", "server": user_class.preflight(config.url, config.model)})
     with records.open("w", encoding="utf-8") as sink:

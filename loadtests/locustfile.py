@@ -1,14 +1,21 @@
-"""The same users for plain Locust: ``locust -f loadtests/locustfile.py`` opens its web UI.
+"""The same users for plain Locust: ``trimaran-locust`` is ``locust -f`` with this file, wherever it is.
 
 ::
 
-    locust -f loadtests/locustfile.py --host http://127.0.0.1:8000
-    locust -f loadtests/locustfile.py --host grpc://127.0.0.1:8001 --protocol grpc
-    locust -f loadtests/locustfile.py --headless -u 16 -r 16 -t 30s -s 10 --results out/run-1
+    trimaran-locust --host http://127.0.0.1:8000                      # opens Locust's web UI
+    trimaran-locust --host grpc://127.0.0.1:8001 --protocol grpc
+    trimaran-locust --headless -u 16 -r 16 -t 30s -s 10 --results out/run-1 --max-ttft-p95 800ms
+    trimaran-locust --headless ... --processes 4                      # a master and 4 workers here
+    trimaran-locust --headless ... --master --expect-workers 2        # and elsewhere, twice:
+    trimaran-locust --worker --master-host HOST
 
 Set Locust's ``-s`` (``--stop-timeout``), or requests in flight at the end are cut at once. With
 ``--results`` the end of each test writes results.json, requests.jsonl and report.html there, as
-``trimaran loadtest`` does. One process only: workers would keep their records to themselves.
+``trimaran loadtest`` does; a master does it for all workers, which take their settings from it.
+
+Exit code: 1 when a limit is broken (``--max-failure-rate`` always is one), 3 when the limits hold but
+a worker was lost, so that the load was less than asked for. Else Locust's own rule: 0, or
+``--exit-code-on-error`` (1) when any request failed; with ``--exit-code-on-error 0`` only the limits count.
 """
 
 from __future__ import annotations
@@ -27,7 +34,10 @@ from locust.runners import MasterRunner, WorkerRunner  # noqa: E402
 
 from loadtests import protocols  # noqa: E402
 from loadtests.errors import LoadTestError  # noqa: E402
-from loadtests.stock import StockRun, add_options  # noqa: E402
+from loadtests.stock import StockRun  # noqa: E402
+from loadtests.stock_options import add_options  # noqa: E402
+from loadtests.workers.master import MasterRun  # noqa: E402
+from loadtests.workers.worker import WorkerRun  # noqa: E402
 
 _classes = {name: protocols.user_class(name) for name in protocols.names()}
 # Locust finds users among the names of this module.
@@ -40,17 +50,18 @@ def _add_options(parser: Any) -> None:
 
 
 @events.init.add_listener
-def _choose_protocol(environment: Any, **_: Any) -> None:
-    if isinstance(environment.runner, (MasterRunner, WorkerRunner)):
-        raise SystemExit(
-            "loadtests: several processes are not supported yet; leave out --master and --worker"
-        )
-    options = environment.parsed_options
-    if not options.user_classes:  # names on the command line win over --protocol
+def _listen(environment: Any, **_: Any) -> None:
+    options, runner = environment.parsed_options, environment.runner
+    worker = isinstance(runner, WorkerRunner)
+    # Names on the command line win over --protocol; a worker has all, its master names one.
+    if not options.user_classes and not worker:
         environment.user_classes[:] = [_classes[options.protocol]]
+    kind: type[StockRun] | type[WorkerRun] = StockRun
+    if worker:
+        kind = WorkerRun
+    elif isinstance(runner, MasterRunner):
+        kind = MasterRun
     try:
-        run = StockRun(environment)
+        kind(environment).listen()
     except LoadTestError as error:
         raise SystemExit(f"loadtests: {error}") from error
-    environment.events.test_start.add_listener(run.begin)
-    environment.events.test_stop.add_listener(run.finish)

@@ -38,7 +38,11 @@ class LoadRun:
     ended_by: str = ""
     """``duration`` or ``max_requests``."""
     cpu_seconds: float = 0.0
-    """Processor time that making the load took."""
+    """Processor time that making the load took, of all processes."""
+    workers: list[dict[str, object]] = field(default_factory=list)
+    """What each Locust worker contributed, where there were several processes."""
+    notes: list[str] = field(default_factory=list)
+    """What made the load another one than was asked for."""
 
 
 def run_child(config: LoadTestConfig, config_json: dict[str, Any], records: Path) -> LoadRun:

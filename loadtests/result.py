@@ -15,7 +15,10 @@
                        output_tokens_per_second, requests_per_second, failure_rate
     failures           per kind: kind, meaning, count, examples [start_ns, detail]
     series             per second: start_s, seconds, users, in_flight, requests, failures, output_tokens
-    load_generator     cpu_seconds, and cpu_ms_per_1k_tokens (null without tokens)
+    load_generator     cpu_seconds of all processes, and cpu_ms_per_1k_tokens (null without tokens);
+                       workers [name, index, requests, cpu_seconds, clock_shift_ns, finished], empty for
+                       one process
+    notes              what made the load another one than was asked for, such as a lost worker
     verdict            passed, reasons, checks [name, setting, limit, measured, unit, passed]
 
 Times are integer nanoseconds unless the key says seconds. Percentiles are exact (nearest rank).
@@ -98,6 +101,8 @@ def results_dict(
     started: str,
     ended_by: str,
     cpu_seconds: float,
+    workers: list[dict[str, object]],
+    notes: list[str],
     config: dict[str, Any],
     server: dict[str, Any],
     machine: dict[str, object],
@@ -146,6 +151,8 @@ def results_dict(
         "load_generator": {
             "cpu_seconds": round(cpu_seconds, 3),
             "cpu_ms_per_1k_tokens": round(1e6 * cpu_seconds / tokens, 3) if tokens else None,
+            "workers": workers,
         },
+        "notes": notes,
         "verdict": verdict.as_dict(),
     }

@@ -60,6 +60,8 @@ def write_everything(
         started=started.isoformat(timespec="seconds"),
         ended_by=run.ended_by,
         cpu_seconds=run.cpu_seconds,
+        workers=run.workers,
+        notes=run.notes,
         config=config_to_json(config),
         server=run.server,
         machine=machine_facts(),

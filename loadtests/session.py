@@ -38,6 +38,10 @@ class Session:
     collector: Collector
     max_requests: int | None = None
     started: int = 0
+    first: int = 0
+    """Place of the first prompt to send. Workers that share a load start at different places."""
+    step: int = 1
+    """Places from one prompt to the next: the number of workers."""
     _user_numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def new_user(self) -> int:
@@ -49,9 +53,13 @@ class Session:
         if self.max_requests is not None and self.started >= self.max_requests:
             return None
         prompts = self.workload.prompts
-        prompt = prompts[self.started % len(prompts)]
+        prompt = prompts[(self.first + self.started * self.step) % len(prompts)]
         self.started += 1
         return prompt
+
+    def close(self) -> None:
+        """Start no more requests: every user stops at its next turn."""
+        self.max_requests = self.started
 
 
 _sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()

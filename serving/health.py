@@ -55,10 +55,13 @@ def silent_reason(host: str, metrics_port: int, model: str) -> str | None:
         for match in _HEARTBEAT.finditer(metrics)
         if f'model="{model}"' in match["labels"].split(",")
     ]
-    # Versions that were unloaded leave their last beat behind, so the youngest counts.
-    if beats and time.time() - max(beats) > HEARTBEAT_SECONDS:
-        return f"its process has not been heard for {time.time() - max(beats):.0f} s"
-    return None
+    # Versions that were unloaded leave their last beat behind, so the youngest counts; 0 is one to come.
+    silence = time.time() - max(beats, default=0.0)
+    return (
+        f"its process has not been heard for {silence:.0f} s"
+        if any(beats) and silence > HEARTBEAT_SECONDS
+        else None
+    )
 
 
 def _get(url: str) -> str:

@@ -42,6 +42,7 @@ def render_report(results: Mapping[str, Any], samples: Mapping[str, Sequence[int
         failures=failure_rows(results),
         facts=facts(results),
         notes=notes(),
+        remarks=results["notes"],
     )
 
 

@@ -130,6 +130,9 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
             f"{generator['cpu_seconds']:.1f} s CPU" + (f", {cost:.1f} ms per 1,000 tokens" if cost else ""),
         ),
     ]
+    if workers := generator["workers"]:
+        busiest_s = max(worker["cpu_seconds"] for worker in workers)
+        client.append(("Workers", f"{len(workers)}, the busiest {busiest_s:.1f} s CPU"))
     return [("Endpoint", endpoint), ("Load", workload), ("Load generator", client)]
 
 

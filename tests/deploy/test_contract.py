@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +60,64 @@ def test_loadtest_takes_the_arguments(helm: Helm) -> None:
     assert config.max_failure_rate == 0
 
 
-def test_locust_takes_the_arguments_of_master_and_workers(helm: Helm) -> None:
-    """In a process of its own: Locust patches the standard library when it is imported."""
+# In a process of its own: Locust patches the standard library when it is imported.
+PARSE = """
+import json, sys
+from pathlib import Path
+from locust.argument_parser import get_parser
+if "own" in sys.argv[1]:
+    import loadtests.locustfile
+    from loadtests.stock_options import config_from_options
+options = get_parser().parse_args(sys.argv[2:])
+config = config_from_options(options) if "own" in sys.argv[1] else None
+print(json.dumps({**vars(options), "limits": str(config and config.latency_limits())}, default=str))
+"""
+
+
+def parsed_by_locust(locustfile: str, arguments: list[str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, locustfile, *arguments],
+        capture_output=True, check=False, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+MASTER, WORKERS = "llm-trimaran-loadtest-1", "llm-trimaran-loadtest-1-workers"
+
+
+def test_master_and_workers_use_our_locustfile_and_judge_by_limits(helm: Helm) -> None:
     manifests = helm.manifests("--values", value_sets()["everything"])
-    for name in ("llm-trimaran-loadtest-1", "llm-trimaran-loadtest-1-workers"):
+    (program, *arguments), (of_workers, *rest) = (
+        job_command(manifests, MASTER),
+        job_command(manifests, WORKERS),
+    )
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert program == of_workers == "trimaran-locust"
+    assert project["scripts"][program] == "loadtests.locust_command:main"
+    master, worker = parsed_by_locust("own", arguments), parsed_by_locust("own", rest)
+    assert master["master"]
+    assert master["headless"]
+    assert (master["expect_workers"], master["run_time"], master["stop_timeout"]) == (3, 120, 30)
+    assert (master["model"], master["results"]) == ("llm", "/results/pod")
+    assert master["limits"] == "{('ttft', 'p95'): 800000000}"
+    # A failed request is for --max-failure-rate to judge, as in a load test of one process.
+    assert (master["exit_code_on_error"], master["max_failure_rate"]) == (0, 0.0)
+    assert worker["worker"]
+    assert worker["master_host"] == MASTER
+    assert worker["master_port"] == 5557
+
+
+def test_master_and_workers_use_a_locustfile_of_the_user(helm: Helm) -> None:
+    own = "loadtest.enabled=true,loadtest.distributed.workers=2,loadtest.distributed.locustfile=/opt/load.py"
+    manifests = helm.manifests("--set", own)
+    for name in (MASTER, WORKERS):
         program, *arguments = job_command(manifests, name)
         assert program == "locust"
-        check = "import sys; from locust.argument_parser import get_parser as p; p().parse_args(sys.argv[1:])"
-        done = subprocess.run([sys.executable, "-c", check, *arguments], capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr.decode()
-
-
-def test_our_locustfile_still_refuses_workers() -> None:
-    """When this fails, loadtest.distributed.locustfile can get a default, and values.yaml other words."""
-    text = (REPOSITORY / "loadtests" / "locustfile.py").read_text(encoding="utf-8")
-    assert "several processes are not supported yet" in text
+        options = parsed_by_locust("user's", arguments)
+        assert options["locustfile"] == "/opt/load.py"
+        assert options["exit_code_on_error"] == 1
 
 
 def test_torchrun_takes_the_arguments(helm: Helm) -> None:

@@ -48,7 +48,7 @@ MIXED = "autoscaling.mode=cpu,autoscaling.cpu.utilization=70"
         ("httpRoute.enabled=true", "1.35", ["parentRefs is empty"]),
         ("httpRoute.canary.weight=5", "1.35", ["canary.serviceName"]),
         # Jobs
-        ("loadtest.distributed.workers=2", "1.35", ["locustfile", "does not yet"]),
+        ("loadtest.distributed.locustfile=/a.py", "1.35", ["distributed.workers is 0", "trimaran loadtest"]),
         ("training.nodes=2", "1.35", ["one process", "training.distributed"]),
         # The schema
         ("server.drainSecond=5", "1.35", ["additional properties 'drainSecond' not allowed"]),
@@ -77,6 +77,7 @@ def test_refused(helm: Helm, settings: str, kubernetes: str, parts: list[str]) -
         ("model.pvc.accessMode=ReadWriteOnce,strategy=Recreate", "1.35"),
         ("model.source=copy,model.copy.fromClaim=a,model.pvc.accessMode=ReadWriteOnce", "1.35"),
         ("training.nodes=2,training.distributed=true", "1.35"),
+        ("loadtest.enabled=true,loadtest.distributed.workers=2", "1.35"),
     ],
 )
 def test_accepted(helm: Helm, settings: str, kubernetes: str) -> None:

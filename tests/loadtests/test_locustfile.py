@@ -42,8 +42,16 @@ def test_headless_locust_speaks_grpc(tmp_path: Path, grpc_url: str) -> None:
 def test_failures_reach_locusts_own_statistics(tmp_path: Path, http_url: str) -> None:
     options = ["--headless", "-u", "1", "-t", "3s", "--host", http_url, "--model", "shed"]
     done = locust(*options, cwd=tmp_path)
-    assert done.returncode == 1  # Locust's own verdict on failed requests
+    assert done.returncode == 1
+    assert "load test failed: no request succeeded; failure rate 100.00 % is above 1.00 %" in done.stderr
     assert "refused: HTTP 503: shed on purpose" in done.stdout + done.stderr
+
+
+def test_a_limit_that_cannot_be_measured_is_refused(tmp_path: Path) -> None:
+    done = locust("--headless", "-t", "1s", "--protocol", "generate", "--max-ttft-p95", "1s", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "drop the limits --max-ttft-* and --max-itl-*" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_web_ui_runs_our_users(tmp_path: Path, http_url: str) -> None:

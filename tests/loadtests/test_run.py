@@ -117,6 +117,7 @@ def test_results_json_is_complete(run: Run) -> None:
         "failures",
         "series",
         "load_generator",
+        "notes",
         "verdict",
     }
     assert run.json["server"] == {"server": "scripted", "server_version": "1.0", "model_versions": ["1"]}

@@ -103,12 +103,10 @@ def stack(engine: Engine, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
         "TRIMARAN_EXIT_SECONDS": "10",
         "TRIMARAN_STOP_GRACE": "30s",
         **{f"TRIMARAN_{name.upper()}_PORT": str(port) for name, port in ports.items()},
-        # Of a stand-in: the package index that pip is set to knows torch for CPUs.
-        **({"TORCH_INDEX_URL": ""} if engine.own else {}),
+        # Our own engine has no bridge, and its base image pip settings that know torch for CPUs.
+        **({"TORCH_INDEX_URL": "", "TRIMARAN_BUILD_NETWORK": "host"} if engine.own else {}),
     }
     environment = {**engine.environment, **variables}
-    if engine.own:  # compose cannot be told which network, so the layers are built first and it finds them
-        _build_on_the_hosts_network(engine, variables)
     done = subprocess.run(
         ["deploy/ci/gate.sh", "--keep", str(repository), *GATE],
         cwd=ROOT,
@@ -152,20 +150,6 @@ def get(url: str, *, timeout: float = 10) -> bytes:
     with urllib.request.urlopen(url, timeout=timeout) as response:
         body: bytes = response.read()
         return body
-
-
-def _build_on_the_hosts_network(engine: Engine, variables: dict[str, str]) -> None:
-    for target, tag in (("serve-cpu", "trimaran/serve-cpu:0.1.0"), ("loadtest", "trimaran/loadtest:0.1.0")):
-        engine.docker(
-            "build",
-            "--network=host",
-            f"--build-arg=BASE_IMAGE={variables['BASE_IMAGE']}",
-            "--build-arg=TORCH_INDEX_URL=",
-            f"--target={target}",
-            f"--tag={tag}",
-            str(ROOT),
-            timeout=900,
-        )
 
 
 def _compose_command(engine: Engine) -> list[str]:

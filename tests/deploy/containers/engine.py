@@ -125,6 +125,9 @@ def running_engine(folder: Path) -> Iterator[Engine]:
             daemon.wait(30)
         daemon.kill()
         daemon.wait()
+        # It leaves its network namespaces mounted, and nobody could clear the folder.
+        for namespace in (folder / "exec" / "netns").glob("*"):
+            subprocess.run(["umount", "--lazy", str(namespace)], capture_output=True, check=False)
 
 
 def _answers(host: str) -> bool:

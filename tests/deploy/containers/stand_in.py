@@ -18,7 +18,8 @@ __all__ = ["PROMETHEUS", "PYTHON", "ensure_python", "make_prometheus"]
 PYTHON = "python:3.11-slim-bookworm"
 PROMETHEUS = "trimaran-test/prometheus:debian"
 
-_PACKAGES = "python3.11,python3.11-venv,libpython3.11,ca-certificates"
+# debootstrap knows no virtual packages, so what provides one is named too.
+_PACKAGES = "python3.11,python3.11-venv,python3-distutils,libpython3.11,ca-certificates"
 
 
 def ensure_python(engine: Engine, folder: Path) -> None:
@@ -28,6 +29,8 @@ def ensure_python(engine: Engine, folder: Path) -> None:
         EngineMissing: it can be neither pulled nor made.
     """
     if not engine.own:
+        if engine.docker("images", "--quiet", PYTHON).strip():
+            return
         done = engine.docker("pull", "--quiet", PYTHON, timeout=300, check=False)
         if engine.docker("images", "--quiet", PYTHON).strip():
             return

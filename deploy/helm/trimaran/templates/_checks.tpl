@@ -112,8 +112,8 @@ releases one. */}}
 
 {{- define "trimaran.checkJobs" -}}
 {{- with .Values.loadtest.distributed -}}
-{{- if and .workers (not .locustfile) -}}
-{{- fail "loadtest.distributed.workers is set without loadtest.distributed.locustfile; give the path of a locustfile in the image that supports several processes (Trimaran's own does not yet), or set workers to 0" -}}
+{{- if and .locustfile (not .workers) -}}
+{{- fail (printf "loadtest.distributed.locustfile is %q, but loadtest.distributed.workers is 0, which runs `trimaran loadtest`; set workers to 1 or more, or leave locustfile empty" .locustfile) -}}
 {{- end -}}
 {{- end -}}
 {{- with .Values.training -}}

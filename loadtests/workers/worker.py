@@ -1,0 +1,104 @@
+"""A Locust worker: its users' records go to the master."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from loadtests.collector import Collector
+from loadtests.errors import LoadTestError
+from loadtests.load import workload_of
+from loadtests.session import Session, attach
+from loadtests.stock_options import config_from_options
+from loadtests.workers.messages import ORDER, STOP
+from loadtests.workers.sender import RecordSender
+
+__all__ = ["WorkerRun"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Test:
+    run: str
+    session: Session
+    sender: RecordSender
+    problem: str | None
+
+
+class WorkerRun:
+    """Listens to the ``Environment`` of a worker. Settings come from the master with each test.
+
+    Raises:
+        LoadTestError: this worker's own prompts or options cannot be used.
+    """
+
+    def __init__(self, environment: Any) -> None:
+        self._environment = environment
+        self._runner = environment.runner
+        self._test: _Test | None = None
+        self._stopped = ""
+        self._workload = workload_of(config_from_options(environment.parsed_options))
+
+    def listen(self) -> None:
+        """Have Locust call this object."""
+        events = self._environment.events
+        events.test_start.add_listener(self.begin)
+        events.test_stop.add_listener(self.finish)
+        events.quitting.add_listener(self.quit)
+        self._runner.register_message(STOP, self.stop)
+
+    def begin(self, **_: Any) -> None:
+        """Start recording; called by Locust before it starts users."""
+        options = self._environment.parsed_options
+        order: dict[str, Any] = getattr(options, ORDER, {"run": "", "workers": []})
+        problem = None
+        try:
+            self._workload = workload_of(config_from_options(options))
+        except LoadTestError as error:  # the master read its own files, not this machine's
+            logger.error("%s; this worker sends no requests", error)
+            problem = str(error)
+        rank, workers = self._place(order["workers"])
+        collector = Collector(None)
+        sender = RecordSender(order["run"], self._runner.send_message, collector.now)
+        collector.sink = sender
+        session = Session(self._workload, collector, first=rank, step=workers)
+        if problem is not None or order["run"] == self._stopped:
+            # The test is over, yet Locust's ramp-up still sent users.
+            session.close()
+        self._test = _Test(order["run"], session, sender, problem)
+        attach(self._environment, session)
+        sender.start()
+
+    def finish(self, **_: Any) -> None:
+        """Send what is left; called by Locust when all users have stopped."""
+        if self._test is None:
+            return
+        test, self._test = self._test, None
+        self._stopped = test.run
+        test.session.close()
+        test.sender.close(test.problem)
+        # The verdict is the master's: a failed request alone does not make this process fail.
+        self._environment.process_exit_code = 0
+
+    def stop(self, msg: Any, **_: Any) -> None:
+        """Stop when the master says so, and report; its answer to Locust's own messages comes later."""
+        run = msg.data["run"]
+        if self._test is not None and self._test.run == run:
+            self._runner.stop()
+        elif self._stopped != run:  # no users came yet
+            self._stopped = run
+            RecordSender(run, self._runner.send_message, lambda: 0).close()
+
+    def quit(self, **_: Any) -> None:
+        """Stop and report before Locust tells the master that this worker leaves (SIGTERM)."""
+        if self._test is not None:
+            self._runner.stop()
+
+    def _place(self, workers: list[str]) -> tuple[int, int]:
+        """Return this worker's number among the workers, and how many there are."""
+        own = self._runner.client_id
+        if own in workers:
+            return workers.index(own), len(workers)
+        return self._runner.worker_index, max(1, len(workers))  # it joined later
