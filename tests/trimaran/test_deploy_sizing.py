@@ -127,6 +127,7 @@ def test_the_limit_holds_what_real_servers_took() -> None:
     checked = 0
     for engine, weights, width, kv_dtype, kv_width in (
         ("torch", "fp32", 4, "fp32", 4),
+        ("torch", "bf16", 2, "bf16", 2),
         ("onnx", "int8", 1, "fp32", 4),
         ("openvino", "fp16", 2, "fp16", 2),
         ("openvino", "int8", 1, "fp16", 2),
