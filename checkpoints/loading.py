@@ -22,6 +22,7 @@ from checkpoints.nf4 import (
     check_packed_layers,
     check_quantizable,
     forget_unpacking,
+    keep_scales,
     nf4_config,
     set_compute_dtype,
 )
@@ -110,6 +111,7 @@ def load_model(
         forget_unpacking(model)
         if dtype != "auto":
             set_compute_dtype(model, cast(torch.dtype, wanted))
+    keep_scales(model)
     model.config.name_or_path = model.name_or_path = str(source)
     return cast(PreTrainedModel, model.eval())
 

@@ -26,6 +26,7 @@ __all__ = [
     "check_packed_layers",
     "check_quantizable",
     "forget_unpacking",
+    "keep_scales",
     "kept_tensors",
     "nf4_config",
     "set_compute_dtype",
@@ -144,6 +145,31 @@ def forget_unpacking(model: Any) -> None:
         for conversion in conversions
         if not any(isinstance(step, Bnb4bitDeserialize) for step in getattr(conversion, "operations", ()))
     ]
+
+
+def keep_scales(model: Any) -> None:
+    """Let a model that has run on a CPU with AVX-512 be saved as it was loaded.
+
+    There bitsandbytes 0.50.2 lays weights and scales out anew at the first pass, and when it saves it takes
+    back the weights alone: scales are written transposed, and the checkpoint is damaged. (It rounds them to
+    bf16, too; that stays.)
+    """
+    for module in model.modules():
+        if is_packed(getattr(module, "weight", None)):
+            module.register_state_dict_pre_hook(_restore_scales)
+
+
+def _restore_scales(module: Any, prefix: str, keep_vars: bool) -> None:
+    state = getattr(module.weight, "quant_state", None)
+    if state is None or not getattr(state, "packing_format_for_cpu", False):
+        return
+    from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
+
+    scales = state.absmax  # [in_features / block, out_features] in bf16
+    module.weight.data, state = _convert_weight_packed_for_cpu_inverse(module.weight.data, state)
+    if not state.nested:  # with double quantization it does take them back
+        state.absmax = scales.T.reshape(-1).float().contiguous()
+    module.weight.quant_state = state
 
 
 def _in_features(module: Any) -> int:
