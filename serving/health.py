@@ -10,6 +10,7 @@ Environment: ``TRIMARAN_MODEL`` (default ``llm``), ``TRIMARAN_HTTP_PORT`` (8000)
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import sys
@@ -39,7 +40,7 @@ def unready_reason(host: str, http_port: int, model: str) -> str | None:
         _get(f"http://{host}:{http_port}/v2/models/{model}/ready")
     except urllib.error.HTTPError as error:
         return f"model {model} is not ready (HTTP {error.code})"
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         return f"the server does not answer: {error}"
     return None
 
@@ -48,7 +49,7 @@ def silent_reason(host: str, metrics_port: int, model: str) -> str | None:
     """Return how long ``model`` has published no heartbeat; None where it has, or never publishes one."""
     try:
         metrics = _get(f"http://{host}:{metrics_port}/metrics")
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         return f"the metrics do not answer: {error}"
     beats = [
         float(match["time"])

@@ -10,7 +10,7 @@ from checkpoints.errors import ServerError
 from serving.admin_key import headers
 from serving.triton_log import model_failure
 
-__all__ = ["load_model", "model_ready", "ready_versions", "unload_model"]
+__all__ = ["load_model", "model_ready", "model_states", "ready_versions", "unload_model"]
 
 
 def model_ready(host: str, port: int, name: str) -> bool:
@@ -46,7 +46,10 @@ def load_model(
     status, answer = _ask(host, port, "POST", path, timeout=timeout, body=body, key=key)
     _check_key(status, answer)
     if status != 200 and version is not None and "under the version policy" in _error_of(answer):
-        raise ServerError(f"the repository has no version {version} of model {name!r}; what served goes on")
+        raise ServerError(
+            f"the repository has no version {version} of model {name!r}; what served goes on "
+            f"({_known_versions(host, port, name, key)})"
+        )
     if status != 200:
         raise ServerError(model_failure(name, _error_of(answer)))
 
@@ -61,6 +64,24 @@ def ready_versions(host: str, port: int, name: str) -> list[int]:
     if status != 200:
         return []
     return sorted(int(version) for version in json.loads(answer).get("versions", []))
+
+
+def model_states(host: str, port: int, name: str, *, key: str | None = None) -> dict[int, str]:
+    """Return the state of each version that the server has loaded at some time: ``READY``, ``LOADING``, ...
+
+    Raises:
+        ServerError: nobody answers, or the key is missing.
+    """
+    status, answer = _ask(host, port, "POST", "/v2/repository/index", timeout=5.0, body={}, key=key)
+    _check_key(status, answer)
+    if status != 200:
+        raise ServerError(f"the repository's index cannot be read: {_error_of(answer)}")
+    # A model that was never loaded has an entry without a version.
+    return {
+        int(entry["version"]): entry.get("state", "")
+        for entry in json.loads(answer)
+        if entry["name"] == name and "version" in entry
+    }
 
 
 def unload_model(host: str, port: int, name: str, *, timeout: float, key: str | None = None) -> None:
@@ -84,6 +105,12 @@ def _config_of(host: str, port: int, name: str, timeout: float) -> dict[str, Any
         )
     config: dict[str, Any] = json.loads(answer)
     return config
+
+
+def _known_versions(host: str, port: int, name: str, key: str | None) -> str:
+    # Triton's index does not look into the folders, so it knows what was loaded, no more.
+    versions = sorted(model_states(host, port, name, key=key))
+    return f"loaded so far: {', '.join(map(str, versions)) or 'none'}; the model's folder holds all"
 
 
 def _check_key(status: int, answer: bytes) -> None:
