@@ -6,10 +6,8 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -22,7 +20,7 @@ from tests.serving.endpoint import exported, post, sealed_llama
 
 FAILURE = "trimaran.llm: model a: the engine failed: MemoryError: no KV; unloading the model\n"
 
-# The fault: the engine's step raises as soon as a request asks for it by running beside another.
+# The fault: the engine's step raises as soon as two requests run.
 FAULT = """
 
 from serving.engine.slots.engine import SlotEngine
@@ -56,36 +54,29 @@ def silent_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def watched(reasons: list[str | None], looks: int = 1000) -> Any:
-    """A server whose model is seen dead for ``reasons``, look by look, the last one for ever."""
-    seen = iter(reasons)
-    last = reasons[-1]
-    left = iter(range(looks))
-    return SimpleNamespace(
-        models=["llm"],
-        log_file=Path("/nowhere"),
-        dead_reason=lambda name: next(seen, last),
-        get_running=lambda: next(left, None) is not None,
-    )
-
-
 class Watched:
-    """Gives ``watched`` the property that ``TritonServer`` has."""
+    """A server that is seen ``looks`` times, its model dead for ``reasons``, the last one for ever."""
+
+    models = ("llm",)
+    log_file = Path("/nowhere")
 
     def __init__(self, reasons: list[str | None], looks: int) -> None:
-        self._inner = watched(reasons, looks)
-        self.models, self.log_file = self._inner.models, self._inner.log_file
-        self.dead_reason: Callable[[str], str | None] = self._inner.dead_reason
+        self._reasons = reasons
+        self._looks = looks
 
     @property
     def running(self) -> bool:
-        return bool(self._inner.get_running())
+        self._looks -= 1
+        return self._looks >= 0
+
+    def dead_reason(self, name: str) -> str | None:
+        return self._reasons.pop(0) if len(self._reasons) > 1 else self._reasons[0]
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "_WATCH_SECONDS", 0.02)
-    monkeypatch.setattr(serve, "_DEATH_SECONDS", 0.2, raising=False)
+    monkeypatch.setattr(serve, "_DEATH_SECONDS", 0.2)
 
 
 @pytest.mark.usefixtures("quick")
@@ -155,7 +146,7 @@ def break_engine(server: TritonServer) -> None:
 def test_an_engine_that_died_ends_the_server_unless_it_is_loaded_again(
     version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "_DEATH_SECONDS", 1.0, raising=False)
+    monkeypatch.setattr(serve, "_DEATH_SECONDS", 1.0)
     models = tmp_path / "models"
     shutil.copytree(version.parents[1], models)
     code = models / "llm" / "1" / "model.py"
@@ -175,7 +166,7 @@ def test_an_engine_that_died_ends_the_server_unless_it_is_loaded_again(
         assert server.dead_reason("llm") is None
 
         break_engine(server)
-        with pytest.raises(ServerError, match="model llm died: the engine failed: .*out of KV memory"):
+        with pytest.raises(ServerError, match=r"model llm died: the engine failed: .*out of KV memory"):
             serve._watch(server)
 
 
@@ -184,7 +175,7 @@ def test_a_swap_does_not_end_the_server(
     version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "_WATCH_SECONDS", 0.05)
-    monkeypatch.setattr(serve, "_DEATH_SECONDS", 0.0, raising=False)
+    monkeypatch.setattr(serve, "_DEATH_SECONDS", 0.0)
     models = tmp_path / "models"
     shutil.copytree(version.parents[1], models)
     ended: list[BaseException] = []
