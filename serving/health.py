@@ -25,7 +25,7 @@ HEARTBEAT_SECONDS = 30.0
 
 _TIMEOUT = 3.0
 _HEARTBEAT = re.compile(
-    r"^trimaran_heartbeat_timestamp_seconds\{(?P<labels>[^}]*)\} (?P<time>\S+)$", re.MULTILINE
+    r"^trimaran_(?:heartbeat|loaded)_timestamp_seconds\{(?P<labels>[^}]*)\} (?P<time>\S+)$", re.MULTILINE
 )
 
 
@@ -57,6 +57,7 @@ def silent_reason(host: str, metrics_port: int, model: str) -> str | None:
         if f'model="{model}"' in match["labels"].split(",")
     ]
     # Versions that were unloaded leave their last beat behind, so the youngest counts; 0 is one to come.
+    # The load counts too, for a process that was killed before its first beat.
     silence = time.time() - max(beats, default=0.0)
     return (
         f"its process has not been heard for {silence:.0f} s"

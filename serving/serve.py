@@ -19,8 +19,8 @@ __all__ = ["serve"]
 
 _WATCH_SECONDS = 1.0
 _DEATH_SECONDS = 10.0
-"""A death must last this long: metrics that come late once, or a heartbeat that is old because the machine
-slept, are none. Loading a model again takes longer than ten more seconds, so waiting costs little."""
+"""A death must last this long. One bad look is none: the metrics port opens a little after the model is ready
+and may answer late, and a heartbeat is old when the machine slept. A restart takes longer than this anyway."""
 
 
 def serve(config: ServeConfig, announce: Callable[[str], None]) -> None:

@@ -16,7 +16,7 @@ from checkpoints.errors import ServerError
 from serving import health, serve
 from serving.triton_log import engine_failure
 from serving.triton_server import TritonServer
-from tests.serving.endpoint import exported, post, sealed_llama
+from tests.serving.endpoint import exported, post, sealed_llama, wait_until_alive
 
 FAILURE = "trimaran.llm: model a: the engine failed: MemoryError: no KV; unloading the model\n"
 
@@ -115,6 +115,30 @@ def test_metrics_that_never_come_are_a_reason(silent_port: int, monkeypatch: pyt
     assert "do not answer" in str(health.silent_reason("127.0.0.1", silent_port, "llm"))
 
 
+@pytest.mark.parametrize(
+    ("loaded", "beat", "silent"),
+    [
+        (0.0, 0.0, False),
+        (-100.0, 0.0, True),
+        (-1.0, 0.0, False),
+        (-100.0, -1.0, False),
+        (-100.0, -90.0, True),
+    ],
+    ids=["loading", "killed before its first beat", "just loaded", "alive", "killed"],
+)
+def test_silence_counts_from_the_load(
+    loaded: float, beat: float, silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    values = {"loaded": loaded and now + loaded, "heartbeat": beat and now + beat}
+    text = "".join(
+        f'trimaran_{name}_timestamp_seconds{{model="llm",version="1"}} {value}\n'
+        for name, value in values.items()
+    )
+    monkeypatch.setattr(health, "_get", lambda url: text)
+    assert (health.silent_reason("127.0.0.1", 1, "llm") is not None) == silent
+
+
 def test_a_failure_is_of_the_model_that_it_names(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(FAILURE)
@@ -187,6 +211,7 @@ def test_a_swap_does_not_end_the_server(
             ended.append(error)
 
     with TritonServer(models) as server:
+        wait_until_alive(server)
         thread = threading.Thread(target=watch)
         thread.start()
         shutil.copytree(models / "llm" / "1", models / "llm" / "2")

@@ -26,7 +26,7 @@ from serving.config import LoadConfig
 from serving.load import load
 from serving.log_echo import LogEcho
 from serving.triton_server import TritonServer
-from tests.serving.endpoint import exported, post, sealed_llama
+from tests.serving.endpoint import exported, post, sealed_llama, wait_until_alive
 
 pytestmark = pytest.mark.triton
 
@@ -202,7 +202,7 @@ def test_a_model_whose_process_was_killed_ends_the_server(
     monkeypatch.setattr(health, "HEARTBEAT_SECONDS", 2.0)
     monkeypatch.setattr(serve, "_DEATH_SECONDS", 1.0)
     with TritonServer(repository, models=["llm"], exit_timeout=1) as server:
-        assert server.dead_reason("llm") is None
+        wait_until_alive(server)
         stub = next(
             pid
             for pid in subprocess.check_output(["pgrep", "-P", str(server.pid)], text=True).split()
