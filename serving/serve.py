@@ -20,7 +20,7 @@ __all__ = ["serve"]
 _WATCH_SECONDS = 1.0
 _DEATH_SECONDS = 10.0
 """A death must last this long. One bad look is none: the metrics port opens a little after the model is ready
-and may answer late, and a heartbeat is old when the machine slept. A restart takes longer than this anyway."""
+and may answer late, and a heartbeat is old when the machine slept. A restart takes longer anyway."""
 
 
 def serve(config: ServeConfig, announce: Callable[[str], None]) -> None:
