@@ -24,14 +24,20 @@ def read_key(path: Path) -> str:
     """Return the key in ``path``.
 
     Raises:
-        ServerError: the file cannot be read or is empty.
+        ServerError: the file cannot be read, is empty or holds no key that a header can carry.
     """
     try:
         key = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ServerError(f"admin_key_file {path} cannot be read: {error.strerror}") from error
-    if not key or any(character.isspace() for character in key):
-        raise ServerError(f"admin_key_file {path} must hold one word, the key; delete it to have one made")
+    except UnicodeDecodeError:
+        key = ""
+    # It goes into an HTTP header and onto a command line.
+    if not key or " " in key or not (key.isascii() and key.isprintable()):
+        raise ServerError(
+            f"admin_key_file {path} must hold one word of printable ASCII, the key; "
+            "delete it to have one made"
+        )
     return key
 
 

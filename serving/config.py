@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from checkpoints.errors import ConfigError
 
-__all__ = ["ChatConfig", "ExportConfig", "ServeConfig"]
+__all__ = ["ChatConfig", "ExportConfig", "LoadConfig", "ServeConfig"]
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

@@ -10,6 +10,7 @@ Environment: ``TRIMARAN_MODEL`` (default ``llm``), ``TRIMARAN_HTTP_PORT`` (8000)
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import sys
@@ -24,7 +25,7 @@ HEARTBEAT_SECONDS = 30.0
 
 _TIMEOUT = 3.0
 _HEARTBEAT = re.compile(
-    r"^trimaran_heartbeat_timestamp_seconds\{(?P<labels>[^}]*)\} (?P<time>\S+)$", re.MULTILINE
+    r"^trimaran_(?:heartbeat|loaded)_timestamp_seconds\{(?P<labels>[^}]*)\} (?P<time>\S+)$", re.MULTILINE
 )
 
 
@@ -39,7 +40,7 @@ def unready_reason(host: str, http_port: int, model: str) -> str | None:
         _get(f"http://{host}:{http_port}/v2/models/{model}/ready")
     except urllib.error.HTTPError as error:
         return f"model {model} is not ready (HTTP {error.code})"
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         return f"the server does not answer: {error}"
     return None
 
@@ -48,7 +49,7 @@ def silent_reason(host: str, metrics_port: int, model: str) -> str | None:
     """Return how long ``model`` has published no heartbeat; None where it has, or never publishes one."""
     try:
         metrics = _get(f"http://{host}:{metrics_port}/metrics")
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         return f"the metrics do not answer: {error}"
     beats = [
         float(match["time"])
@@ -56,6 +57,7 @@ def silent_reason(host: str, metrics_port: int, model: str) -> str | None:
         if f'model="{model}"' in match["labels"].split(",")
     ]
     # Versions that were unloaded leave their last beat behind, so the youngest counts; 0 is one to come.
+    # The load counts too, for a process that was killed before its first beat.
     silence = time.time() - max(beats, default=0.0)
     return (
         f"its process has not been heard for {silence:.0f} s"

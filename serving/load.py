@@ -21,10 +21,17 @@ def load(config: LoadConfig) -> list[int]:
         ServerError: it does not load, nobody answers, or the key is missing or wrong.
         ConfigError: the URL is none.
     """
-    url = urlsplit(config.url if "//" in config.url else f"//{config.url}")
-    if not url.hostname or url.scheme not in ("", "http"):
-        raise ConfigError(f"url is {config.url!r}; accepted: http://host:port of the server's HTTP API")
-    host, port = url.hostname, url.port or 8000
+    host, port = _address(config.url)
     key = None if config.admin_key_file is None else read_key(config.admin_key_file)
     load_model(host, port, config.model, timeout=config.timeout, version=config.version, key=key)
     return ready_versions(host, port, config.model)
+
+
+def _address(text: str) -> tuple[str, int]:
+    try:
+        url = urlsplit(text if "//" in text else f"//{text}")
+        if url.hostname and url.scheme in ("", "http"):
+            return url.hostname, url.port or 8000
+    except ValueError:  # a port that is no number, for example
+        pass
+    raise ConfigError(f"url is {text!r}; accepted: http://host:port of the server's HTTP API")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import os
 import sys
 import threading
 from pathlib import Path
@@ -22,11 +25,15 @@ class LogEcho:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._position = 0
+        # Triton may be in the middle of a character when we look.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="log echo", daemon=True)
 
     def __enter__(self) -> LogEcho:
-        self._path.unlink(missing_ok=True)  # an earlier run's
+        with contextlib.suppress(OSError):  # the server says it better
+            if self._path.is_file():
+                os.truncate(self._path, 0)  # an earlier run's
         self._thread.start()
         return self
 
@@ -46,10 +53,11 @@ class LogEcho:
             with self._path.open("rb") as file:
                 if file.seek(0, 2) < self._position:  # begun anew
                     self._position = 0
+                    self._decoder.reset()
                 file.seek(self._position)
                 new = file.read()
         except OSError:
             return
         self._position += len(new)
-        sys.stderr.write(new.decode("utf-8", "replace"))
+        sys.stderr.write(self._decoder.decode(new))
         sys.stderr.flush()

@@ -18,6 +18,9 @@ from serving.triton_server import TritonServer
 __all__ = ["serve"]
 
 _WATCH_SECONDS = 1.0
+_DEATH_SECONDS = 10.0
+"""A death must last this long. One bad look is none: the metrics port opens a little after the model is ready
+and may answer late, and a heartbeat is old when the machine slept. A restart takes longer anyway."""
 
 
 def serve(config: ServeConfig, announce: Callable[[str], None]) -> None:
@@ -62,9 +65,14 @@ def _watch(server: TritonServer) -> None:
 
     So we end too, and whatever watches over us (compose, Kubernetes, systemd) starts it again.
     """
+    dead_since: dict[str, float] = {}
     while server.running:
         for name in server.models:
-            if (reason := server.dead_reason(name)) is not None:
+            if (reason := server.dead_reason(name)) is None:
+                dead_since.pop(name, None)
+                continue
+            now = time.monotonic()
+            if now - dead_since.setdefault(name, now) >= _DEATH_SECONDS:
                 raise ServerError(f"model {name} died: {reason}; log: {server.log_file}")
         time.sleep(_WATCH_SECONDS)
     reason = reason_of_failure(server.log_file)

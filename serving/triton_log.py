@@ -16,8 +16,10 @@ _MODEL_FAILURE = re.compile(
 )
 _TAIL_BYTES = 65_536
 
-ENGINE_FAILED = "; unloading the model"
-"""End of the line in which the model ``llm`` says that its engine died (``model.py``, ``retire``)."""
+_ENGINE_FAILED = re.compile(
+    r"trimaran\.llm: (?:model (?P<model>\S+): )?(?P<why>the engine failed.*); unloading the model"
+)
+"""How a model says that its engine died (``model.py``, ``retire``); older versions do not name the model."""
 
 
 def last_line(path: Path) -> str:
@@ -34,12 +36,12 @@ def port_was_taken(path: Path) -> bool:
     return "already in use" in _tail(path).lower()
 
 
-def engine_failure(path: Path) -> str | None:
-    """Return what the model said when its engine died and it unloaded itself, or None if it did not."""
+def engine_failure(path: Path, model: str) -> str | None:
+    """Return what ``model`` said when its engine died and it unloaded itself, or None if it did not."""
     for line in reversed(_tail(path).splitlines()):
-        text, marker, _ = line.partition(ENGINE_FAILED)
-        if marker:
-            return text.rpartition("trimaran.llm: ")[2]
+        failure = _ENGINE_FAILED.search(line)
+        if failure is not None and failure["model"] in (None, model):
+            return failure["why"]
     return None
 
 

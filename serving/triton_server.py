@@ -23,7 +23,7 @@ from serving.cpus import available_cpus
 from serving.health import silent_reason
 from serving.ports import choose_ports
 from serving.repository import find_models
-from serving.triton_control import load_model, model_ready, unload_model
+from serving.triton_control import load_model, model_ready, model_states, unload_model
 from serving.triton_install import find_triton
 from serving.triton_log import engine_failure, last_line, port_was_taken, reason_of_failure
 from serving.triton_runtime import triton_environment
@@ -219,11 +219,20 @@ class TritonServer:
     def dead_reason(self, name: str) -> str | None:
         """Return why a model cannot come back by itself, or None where it lives or an operator unloaded it.
 
-        A model whose engine died unloads itself; one whose process was killed stays ready for Triton.
+        A model whose engine died unloads itself; one whose process was killed stays ready for Triton. A model
+        that somebody is loading again is not dead.
         """
         if self.ready(name):
             return silent_reason(self._host, self._ports[2], name)
-        return engine_failure(self.log_file)
+        reason = engine_failure(self.log_file, name)
+        return None if reason is None or self._loading(name) else reason
+
+    def _loading(self, name: str) -> bool:
+        try:
+            states = model_states(self._connect_host, self._ports[0], name, key=self._admin_key)
+        except ServerError:
+            return False
+        return "LOADING" in states.values()
 
     def _arguments(self) -> list[str]:
         http_port, grpc_port, metrics_port = self._ports

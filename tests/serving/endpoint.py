@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,6 +16,7 @@ from checkpoints.loading import load_model, load_tokenizer
 from checkpoints.manifest import seal
 from serving.config import ExportConfig
 from serving.export import export
+from serving.triton_server import TritonServer
 from tests.tiny_models import save_tiny_llama
 
 
@@ -52,3 +54,11 @@ def metric(metrics_url: str, name: str, **labels: str) -> float:
             if line.startswith(f"{name}{{") and wanted:
                 return float(line.rpartition(" ")[2])
     raise AssertionError(f"no metric {name} with {labels}")
+
+
+def wait_until_alive(server: TritonServer, name: str = "llm") -> None:
+    """Wait for a look that finds nothing: Triton is ready a little before its metrics port is open."""
+    deadline = time.monotonic() + 20
+    while (reason := server.dead_reason(name)) is not None:
+        assert time.monotonic() < deadline, reason
+        time.sleep(0.05)

@@ -126,7 +126,7 @@ class TritonPythonModel:
 
         Triton keeps a Python model ready while its process lives, so the model unloads itself.
         """
-        logger.error("%s; unloading the model", failure)
+        logger.error("model %s: %s; unloading the model", self.name, failure)
         threading.Thread(target=pb_utils.unload_model, args=(self.name,), daemon=True).start()
 
 
