@@ -187,8 +187,9 @@ def test_swap_and_rollback_under_load_with_closed_admin_apis(repository: Path, t
         assert not failures
         assert first != second
         assert set(texts) == {first, second}
-        # What was in flight at the rollback, at most one answer of each thread, may be the other version's.
-        assert set(texts[since_rollback + len(threads) : until]) == {first}
+        # What was in flight at the rollback may be the other version's, however late it comes: one answer of
+        # each thread at most.
+        assert texts[since_rollback:until].count(second) <= len(threads)
 
         with pytest.raises(ServerError, match=r"no version 7 .*loaded so far: 1, 2"):
             load(LoadConfig(url=server.http_url, admin_key_file=key_file, version=7))
