@@ -1,8 +1,8 @@
 """Is the served model healthy? ``trimaran-health``, for a container's health check; standard library only.
 
-It asks the server of its own container: the model must be
-ready, and the heartbeat it publishes must be young. The second question is needed because Triton keeps a
-model ready whose process was killed (by the kernel for want of memory, for example).
+It asks the server of its own container: the model must be ready, and the heartbeat it publishes must be
+young. The second question is needed because Triton keeps a model ready whose process was killed (by the
+kernel for want of memory, for example).
 
 Environment: ``TRIMARAN_MODEL`` (default ``llm``), ``TRIMARAN_HTTP_PORT`` (8000) and
 ``TRIMARAN_METRICS_PORT`` (8002).
@@ -59,11 +59,9 @@ def silent_reason(host: str, metrics_port: int, model: str) -> str | None:
     # Versions that were unloaded leave their last beat behind, so the youngest counts; 0 is one to come.
     # The load counts too, for a process that was killed before its first beat.
     silence = time.time() - max(beats, default=0.0)
-    return (
-        f"its process has not been heard for {silence:.0f} s"
-        if any(beats) and silence > HEARTBEAT_SECONDS
-        else None
-    )
+    if not any(beats) or silence <= HEARTBEAT_SECONDS:
+        return None
+    return f"its process has not been heard for {silence:.0f} s"
 
 
 def _get(url: str) -> str:

@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from panels import ROWS, Panel
+from panel import Panel
+from panels import ROWS
 
 OUTPUT = Path(__file__).parent / "dashboards" / "trimaran.json"
 
