@@ -19,6 +19,7 @@ import pytest
 from serving.ports import choose_ports
 from tests.deploy.containers.engine import Engine, EngineMissing, running_engine
 from tests.deploy.containers.stand_in import PYTHON, ensure_python, make_prometheus
+from tests.deploy.monitoring.tools import missing
 from tests.serving.endpoint import exported
 from trimaran.demo_stages import make_base
 
@@ -75,7 +76,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
             found = stack.enter_context(running_engine(folder))
             ensure_python(found, folder)
         except EngineMissing as reason:
-            _skip(str(reason))
+            missing("containers", str(reason))
         yield found
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -107,17 +108,7 @@ def stack(engine: Engine, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
         **({"TORCH_INDEX_URL": "", "TRIMARAN_BUILD_NETWORK": "host"} if engine.own else {}),
     }
     environment = {**engine.environment, **variables}
-    done = subprocess.run(
-        ["deploy/ci/gate.sh", "--keep", str(repository), *GATE],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = run_gate("--keep", str(repository), *GATE, environment=environment, timeout=600)
     made = Stack(engine, repository, ports, variables, done.stdout, _compose_command(engine))
     try:
         assert done.returncode == 0, done.stdout[-6000:]
@@ -130,6 +121,23 @@ GATE = (
     *("--users", "2", "--duration", "5s", "--max-requests", "8", "--max-tokens", "16"),
     *("--max-failure-rate", "0", "--max-ttft-p95", "30s"),
 )
+
+
+def run_gate(
+    *arguments: str, environment: dict[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run ``deploy/ci/gate.sh``; both its streams are in ``stdout``."""
+    return subprocess.run(
+        ["deploy/ci/gate.sh", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 @pytest.fixture
@@ -165,10 +173,3 @@ def _readable_by_all(folder: Path) -> None:
         if parent == Path("/tmp") or parent.stat().st_uid != os.getuid():
             break
         parent.chmod(parent.stat().st_mode | 0o055)
-
-
-def _skip(reason: str) -> None:
-    required = {name.strip() for name in os.environ.get("TRIMARAN_TEST_REQUIRE", "").split(",")}
-    if "containers" in required:
-        pytest.fail(f"containers are required by TRIMARAN_TEST_REQUIRE: {reason}", pytrace=False)
-    pytest.skip(reason)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import threading
 import time
 import urllib.error
@@ -18,7 +17,7 @@ import pytest
 
 from checkpoints.loading import load_model
 from checkpoints.prompt import PromptEncoder
-from tests.deploy.containers.conftest import ROOT, Stack, get
+from tests.deploy.containers.conftest import Stack, get, run_gate
 from tests.deploy.monitoring.endpoint import trickle
 from tests.deploy.monitoring.promql import GPU_ONLY, dashboard_queries, selectors, substitute
 from tests.equality import assert_equal_tokens, generate_greedily
@@ -82,7 +81,7 @@ def test_it_runs_confined(stack: Stack) -> None:
 def test_no_compiler_and_no_cache_is_left(stack: Stack) -> None:
     found = stack.compose(
         *("exec", "-T", "triton", "sh", "-c"),
-        "command -v gcc cc c++ pip git; ls -d /root/.cache /var/lib/apt/lists/*_Packages 2>/dev/null; true",
+        "command -v gcc cc c++ pip git; ls -d ~root/.cache /var/lib/apt/lists/*_Packages 2>/dev/null; true",
     )
     assert found.strip() == ""
 
@@ -159,21 +158,15 @@ def test_a_model_that_is_missing_is_said(stack: Stack, tmp_path: Path, wait_unti
     empty = tmp_path / "models"
     empty.mkdir()
     tmp_path.chmod(0o755)
-    done = subprocess.run(
-        ["deploy/ci/gate.sh", str(empty)],
-        cwd=ROOT,
-        env={
+    done = run_gate(
+        str(empty),
+        environment={
             **stack.engine.environment,
             **stack.variables,
             "COMPOSE_PROJECT_NAME": f"{stack.variables['COMPOSE_PROJECT_NAME']}-empty",
             **{f"TRIMARAN_{name}_PORT": "0" for name in ("HTTP", "GRPC", "METRICS")},
         },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
         timeout=180,
-        check=False,
     )
     assert done.returncode == 2, done.stdout
     assert "has no model to load" in done.stdout

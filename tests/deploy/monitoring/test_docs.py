@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serving.config import ExportConfig
+from serving.config import ExportConfig, LoadConfig
 from tests.deploy.monitoring.promql import (
     GPU_ONLY,
     OF_PROMETHEUS,
@@ -61,7 +61,8 @@ def test_panels_that_the_runbook_names_exist() -> None:
 def test_options_that_the_runbook_names_exist() -> None:
     options = set(re.findall(r"`(?:export )?--([a-z-]+)`", RUNBOOK))
     assert options
-    assert options <= {field.name.replace("_", "-") for field in fields(ExportConfig)}
+    known = (*fields(ExportConfig), *fields(LoadConfig))
+    assert options <= {field.name.replace("_", "-") for field in known}
 
 
 def test_objectives_are_those_of_the_rules() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
-__all__ = ["require"]
+__all__ = ["missing", "require"]
 
 
 def require(tool: str) -> str:
@@ -18,8 +19,13 @@ def require(tool: str) -> str:
     """
     found = shutil.which(tool)
     if found is None:
-        required = {name.strip() for name in os.environ.get("TRIMARAN_TEST_REQUIRE", "").split(",")}
-        if tool in required:
-            pytest.fail(f"{tool} is required by TRIMARAN_TEST_REQUIRE and is not on PATH", pytrace=False)
-        pytest.skip(f"needs {tool} on PATH")
+        missing(tool, "it is not on PATH")
     return found
+
+
+def missing(tool: str, reason: str) -> NoReturn:
+    """Skip the test for want of a tool, or fail it where TRIMARAN_TEST_REQUIRE names the tool."""
+    required = {name.strip() for name in os.environ.get("TRIMARAN_TEST_REQUIRE", "").split(",")}
+    if tool in required:
+        pytest.fail(f"{tool} is required by TRIMARAN_TEST_REQUIRE: {reason}", pytrace=False)
+    pytest.skip(f"needs {tool}: {reason}")
