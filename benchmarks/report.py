@@ -8,15 +8,15 @@ from typing import Any
 __all__ = ["render_report"]
 
 
-def render_report(results: Mapping[str, Any]) -> str:
-    """Return the page for the results of ``serving.py``."""
+def render_report(results: Mapping[str, Any], plot: str = "serving.png") -> str:
+    """Return the page for the results of ``serving.py``; ``plot`` is the picture's file name."""
     peers, columns = results["peers"], results["concurrency"]
     parts = [
         "# Serving, side by side",
         "Made by `make bench-serving`; every figure is a median over the rounds. Ours are in bold.",
         _machine(results),
         _workload(results),
-        "![output tokens/s](serving.png)",
+        f"![output tokens/s]({plot})",
         "## Output tokens per second",
         _throughput(peers, columns),
         "## Latency",

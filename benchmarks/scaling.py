@@ -193,7 +193,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--engine", choices=("torch", "openvino", "onnx"), default="torch", help="what computes")
     add("--weights", choices=tuple(_BYTES), default=default_precision(), help="their precision")
     add("--widest", type=int, default=64, metavar="N", help="largest concurrency (default 64)")
-    add("--longest", type=int, default=2048, metavar="N", help="longest prompt, tokens (default 2048)")
+    add("--longest", type=int, default=4096, metavar="N", help="longest prompt, tokens (default 4096)")
     add("--instances", type=int, default=2, metavar="N", help="most Triton instances; 0 leaves them out")
     add("--threads", type=int, help="math threads of the engine (default: the cores)")
     add("--checkpoint", type=Path, help="another checkpoint with a manifest (default: SmolLM2-135M-Instruct)")

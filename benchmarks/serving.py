@@ -8,7 +8,7 @@ of 1, 8 and 32 users. Peers take turns in interleaved rounds; figures are median
   python -m benchmarks.serving --quick          under 5 minutes: nothing is built, fewer requests, one round
   python -m benchmarks.serving --list           the peers there are
   python -m benchmarks.serving --peers triton-openvino-int8,llamacpp-q8_0 --concurrency 1
-  python -m benchmarks.serving --full           128 requests instead of 32
+  python -m benchmarks.serving --full           128 requests instead of 32, at 8 and 32 users
 
 Peers are installed into environments of their own under the cache folder (~/.cache/trimaran/bench), with
 pins and flags as their files in benchmarks/serving_peers/ have them. A peer that cannot run here is named
@@ -96,16 +96,17 @@ def _run(options: argparse.Namespace, setting: Setting) -> int:
         "checkpoint": setting.checkpoint_hash,
         "peers": peer_results(peers, plan, store, reference, failed),
     }
-    _finish(results, options.output)
+    _finish(results, options.output, "serving-128" if options.full else "serving")
     return 0
 
 
 def _plan(options: argparse.Namespace, setting: Setting) -> Plan:
     texts = prompt_texts(setting.checkpoint, setting.cache / "data")
     quick = {1: 3, 8: 8, 32: 32}
+    default = [1, 8] if options.quick else [8, 32] if options.full else [1, 8, 32]
     items = {
         users: make_items(texts, options.requests or (quick.get(users, 32) if options.quick else 32))
-        for users in options.concurrency or ([1, 8] if options.quick else [1, 8, 32])
+        for users in options.concurrency or default
     }
     return Plan(items, options.rounds or (1 if options.quick else 3))
 
@@ -131,7 +132,7 @@ def _workload_facts(plan: Plan) -> dict[str, Any]:
     return {"requests": len(longest), "fingerprint": fingerprint(longest)}
 
 
-def _finish(results: dict[str, Any], output: Path) -> None:
+def _finish(results: dict[str, Any], output: Path, name: str) -> None:
     matches = is_of_design_kind(results["machine"])
     results["design"] = {
         "machine_matches": matches,
@@ -139,15 +140,15 @@ def _finish(results: dict[str, Any], output: Path) -> None:
     }
     results["ratios"] = ratios_of(results["peers"])
     output.mkdir(parents=True, exist_ok=True)
-    (output / "serving.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    page = render_report(results)
-    (output / "serving.md").write_text(page, encoding="utf-8")
+    (output / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    page = render_report(results, f"{name}.png")
+    (output / f"{name}.md").write_text(page, encoding="utf-8")
     if any(facts["concurrency"] for facts in results["peers"].values()):
-        plot_serving(results, output / "serving.png")
+        plot_serving(results, output / f"{name}.png")
     print(page)
     for line in results["design"]["shortfalls"]:
         tell(f"below 0.9 of the design's figure, so this run does not count: {line}")
-    tell(f"written: {output}/serving.json, serving.md, serving.png")
+    tell(f"written: {output}/{name}.json, {name}.md, {name}.png")
     print(json.dumps(results["ratios"]))
 
 
@@ -159,7 +160,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="under 5 minutes: nothing is built, 3 and 8 requests, one round")
-    add("--full", dest="requests", action="store_const", const=128, help="128 requests instead of 32")
+    add("--full", action="store_true",
+        help="128 requests instead of 32, at 8 and 32 users; results are named serving-128")  # fmt: skip
     add("--requests", type=int, metavar="N", help="requests per concurrency")
     add("--peers", type=_list, metavar="A,B", help="only these peers (--list)")
     add("--list", action="store_true", help="print the peers and stop")
@@ -173,6 +175,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="where the results go (default benchmarks/results; with --quick out/bench)")  # fmt: skip
     add("--fresh", action="store_true", help="measure everything again")
     options = parser.parse_args(arguments)
+    if options.full:
+        if options.quick or options.requests:
+            parser.error("--full is 128 requests; leave --quick and --requests out")
+        options.requests = 128
     if options.output is None:
         options.output = Path("out/bench") if options.quick else Path(__file__).parent / "results"
     for name in ("requests", "rounds", "threads"):

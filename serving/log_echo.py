@@ -10,13 +10,20 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
+from serving.sparse_file import free_range
+
 __all__ = ["LogEcho"]
 
 _LOOK_SECONDS = 0.2
 
+_KEPT_BYTES = 1 << 20
+"""What stays of the log itself, for whoever looks for the reason of a failure in it."""
+
 
 class LogEcho:
     """Copies what is written to ``path`` from now on, until the block ends; nothing is lost at its end.
+
+    What was copied long ago is freed on disk, so that a log in a small or in-memory ``/tmp`` never fills it.
 
     Args:
         path: the log; it may not exist yet, and may be begun anew.
@@ -25,6 +32,7 @@ class LogEcho:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._position = 0
+        self._freed = 0
         # Triton may be in the middle of a character when we look.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._ended = threading.Event()
@@ -52,7 +60,7 @@ class LogEcho:
         try:
             with self._path.open("rb") as file:
                 if file.seek(0, 2) < self._position:  # begun anew
-                    self._position = 0
+                    self._position = self._freed = 0
                     self._decoder.reset()
                 file.seek(self._position)
                 new = file.read()
@@ -61,3 +69,10 @@ class LogEcho:
         self._position += len(new)
         sys.stderr.write(self._decoder.decode(new))
         sys.stderr.flush()
+        self._free_old()
+
+    def _free_old(self) -> None:
+        end = self._position - _KEPT_BYTES
+        if end - self._freed >= _KEPT_BYTES:
+            free_range(self._path, self._freed, end - self._freed)
+            self._freed = end

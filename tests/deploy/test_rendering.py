@@ -80,11 +80,11 @@ def notes(helm: Helm, *settings: str) -> str:
 def test_notes_say_what_an_upgrade_costs(helm: Helm) -> None:
     assert "Each upgrade is a downtime" in notes(helm, "strategy=Recreate")
     assert "2 free GPU(s)" in notes(helm, "gpu.count=2")
-    assert "admin API" in notes(helm, "service.type=LoadBalancer")
+    assert "no authentication" in notes(helm, "service.type=LoadBalancer")
     plain = notes(helm)
     assert "http://llm-trimaran.default.svc:8000" in plain
     assert "downtime" not in plain
-    assert "admin API" not in plain
+    assert "no authentication" not in plain
 
 
 def test_package_leaves_out_what_only_a_clone_needs(helm: Helm, tmp_path: Path) -> None:
