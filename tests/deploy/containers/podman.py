@@ -60,7 +60,9 @@ class Podman:
             check=False,
         )
         if check and done.returncode:
-            raise AssertionError(f"podman {' '.join(arguments)[:200]}: {done.returncode}\n{done.stdout[-4000:]}")
+            raise AssertionError(
+                f"podman {' '.join(arguments)[:200]}: {done.returncode}\n{done.stdout[-4000:]}"
+            )
         return done.stdout
 
     def load(self, image: str, docker: list[str], environment: dict[str, str], timeout: float = 300) -> None:
@@ -76,7 +78,7 @@ class Podman:
                 timeout=timeout,
                 check=False,
             )
-        assert saving.returncode == 0 and done.returncode == 0, done.stdout[-4000:]
+        assert (saving.returncode, done.returncode) == (0, 0), done.stdout[-4000:]
 
 
 @contextmanager

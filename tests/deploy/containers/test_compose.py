@@ -17,16 +17,21 @@ import pytest
 
 from checkpoints.loading import load_model
 from checkpoints.prompt import PromptEncoder
+from serving.ports import choose_ports
 from tests.deploy.containers.conftest import Stack, get, run_gate
 from tests.deploy.monitoring.endpoint import trickle
 from tests.deploy.monitoring.promql import GPU_ONLY, dashboard_queries, selectors, substitute
 from tests.equality import assert_equal_tokens, generate_greedily
 from tests.serving.endpoint import post
+from trimaran.cli import main
+from trimaran.deploy.config import PORTS
+from trimaran.deploy.containers import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
 
 PROMPTS = ["The capital of France is", "def fibonacci(n):\n    ", "长城是"]
 TOKENS = 16
+ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_BUILDKIT", "COMPOSE_DOCKER_CLI_BUILD")
 
 Wait = Callable[[Callable[[], bool], float], None]
 
@@ -74,6 +79,9 @@ def test_it_runs_confined(stack: Stack) -> None:
     assert facts["CapDrop"] == ["ALL"]
     assert facts["ReadonlyRootfs"]
     assert facts["ShmSize"] == 2**30
+    health = stack.inspect(stack.container("triton"))["Config"]["Healthcheck"]
+    assert health["StartPeriod"] == 600 * 10**9
+    assert health["Test"] == ["CMD", "trimaran-health"]
     published = [bound["HostIp"] for port in facts["PortBindings"].values() for bound in port]
     assert set(published) == {"127.0.0.1"}
 
@@ -184,6 +192,37 @@ def test_a_model_that_is_missing_is_said(stack: Stack, tmp_path: Path, wait_unti
         assert "model other is not ready" in said or "does not answer" in said
     finally:
         stack.engine.docker("rm", "--force", name, check=False)
+
+
+def test_deploy_brings_it_up_and_takes_it_down(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``trimaran deploy compose`` writes the folder; what ``--up`` calls builds, starts and waits."""
+    shared = ("BASE_IMAGE", "TRIMARAN_PROMETHEUS_IMAGE", "TORCH_INDEX_URL", "TRIMARAN_BUILD_NETWORK")
+    for name, value in {
+        **{name: stack.variables[name] for name in shared if name in stack.variables},
+        **{name: stack.engine.environment[name] for name in ENGINE_VARIABLES},
+        "COMPOSE_PROJECT_NAME": f"{stack.variables['COMPOSE_PROJECT_NAME']}-up",
+    }.items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "deployment"
+    ports = choose_ports("127.0.0.1", (0,) * len(PORTS))
+    given = [f"--{name.replace('_', '-')}={port}" for name, port in zip(PORTS, ports, strict=True)]
+    command = ["deploy", "compose", "--output", str(folder)]
+    assert main([*command, "--repository", str(stack.repository), *given, "--longest-request", "10"]) == 0
+    assert "next:" in capsys.readouterr().out
+    try:
+        # Not Grafana, whose image a machine without a registry does not have.
+        start(folder, build=True, timeout=120, services=("prometheus",))
+        url = f"http://127.0.0.1:{ports[PORTS.index('http_port')]}"
+        answer = post(f"{url}/v2/models/llm/generate", {"text_input": "Hello", "max_tokens": 4})
+        assert answer[0] == 200, answer
+        # Started again, nothing changes.
+        start(folder, build=False, timeout=120, services=("prometheus",))
+    finally:
+        code = main([*command, "--down"])
+    assert code == 0
+    assert not reachable(f"{url}/v2/health/live")
 
 
 def test_a_restart_under_load_fails_no_request(stack: Stack, wait_until: Wait) -> None:
