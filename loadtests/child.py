@@ -1,7 +1,7 @@
 """The child process: settings come in on stdin, events go out on stdout, both as JSON lines.
 
-Stdin stays open while the parent lives. When it closes, the parent is gone (even by SIGKILL), and
-this process ends too: no load without somebody who reads the result.
+Stdin stays open while the parent lives. A second line, ``stop``, ends the load early. When it closes, the
+parent is gone (even by SIGKILL), and this process ends too: no load without somebody who reads the result.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import gevent
 from gevent import socket as gevent_socket
+from gevent.event import Event
 
 from loadtests import errors
 from loadtests.config_json import config_from_json
@@ -30,9 +31,10 @@ def main() -> int:
         sys.stderr.write("python -m loadtests is the child of `trimaran loadtest`; run that instead\n")
         return 2
     order = json.loads(_read_line())
-    gevent.spawn(_end_with_parent)
+    stop = Event()
+    gevent.spawn(_listen_to_parent, stop)
     try:
-        make_load(config_from_json(order["config"]), Path(order["records"]), _report)
+        make_load(config_from_json(order["config"]), Path(order["records"]), _report, stop)
     except errors.LoadTestError as error:
         _report({"event": "error", "type": type(error).__name__, "message": str(error)})
         return 2
@@ -55,8 +57,9 @@ def _read_line() -> bytes:
     return bytes(line)
 
 
-def _end_with_parent() -> None:
+def _listen_to_parent(stop: Event) -> None:
     while True:
         gevent_socket.wait_read(_STDIN)
         if not os.read(_STDIN, 1024):
             os._exit(1)
+        stop.set()

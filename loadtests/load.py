@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from locust.env import Environment
 from locust.runners import LocalRunner
 
@@ -53,7 +54,9 @@ def check_limits(config: LoadTestConfig, user_class: type[MeasuredUser]) -> None
         )
 
 
-def make_load(config: LoadTestConfig, records: Path, report: Callable[[dict[str, Any]], None]) -> None:
+def make_load(
+    config: LoadTestConfig, records: Path, report: Callable[[dict[str, Any]], None], stop: Event
+) -> None:
     """Check the endpoint, run the users for the duration, stop them gracefully.
 
     Args:
@@ -61,6 +64,7 @@ def make_load(config: LoadTestConfig, records: Path, report: Callable[[dict[str,
         records: file for the raw records, one JSON line each.
         report: takes events: ``{"event": "ready", "server": {...}}`` once, ``"status"`` with the live
             counts twice a second, ``"stopping"`` when no more requests start, ``"done"`` at the end.
+        stop: ends the load early once it is set.
 
     Raises:
         LoadTestError: the endpoint or a setting cannot be used.
@@ -83,7 +87,7 @@ def make_load(config: LoadTestConfig, records: Path, report: Callable[[dict[str,
         collector.origin_ns = time.perf_counter_ns()
         runner.start(config.users, spawn_rate=config.spawn_rate or config.users)
         status = gevent.spawn(_report_status, runner, collector, report)
-        ended_by = _wait_for_end(config, runner, collector)
+        ended_by = _wait_for_end(config, runner, collector, stop)
         end_ns = collector.now()
         report({"event": "stopping", "in_flight": collector.in_flight})
         runner.quit()
@@ -95,13 +99,14 @@ def make_load(config: LoadTestConfig, records: Path, report: Callable[[dict[str,
     report({"event": "done", "end_ns": end_ns, "ended_by": ended_by, "cpu_seconds": cpu_s})
 
 
-def _wait_for_end(config: LoadTestConfig, runner: LocalRunner, collector: Collector) -> str:
+def _wait_for_end(config: LoadTestConfig, runner: LocalRunner, collector: Collector, stop: Event) -> str:
     spawned = False
     while (left_s := (config.duration_ns - collector.now()) / 1e9) > 0:
         spawned = spawned or runner.user_count > 0
         if spawned and runner.user_count == 0:
             return "max_requests"
-        gevent.sleep(min(left_s, _LOOK_INTERVAL_S))
+        if stop.wait(min(left_s, _LOOK_INTERVAL_S)):
+            return "interrupt"
     return "duration"
 
 

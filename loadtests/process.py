@@ -6,12 +6,15 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 import loadtests
@@ -36,7 +39,7 @@ class LoadRun:
     end_ns: int = 0
     """When the measured window ended."""
     ended_by: str = ""
-    """``duration`` or ``max_requests``."""
+    """``duration``, ``max_requests``, or ``interrupt`` (Ctrl-C)."""
     cpu_seconds: float = 0.0
     """Processor time that making the load took, of all processes."""
     workers: list[dict[str, object]] = field(default_factory=list)
@@ -48,6 +51,8 @@ class LoadRun:
 def run_child(config: LoadTestConfig, config_json: dict[str, Any], records: Path) -> LoadRun:
     """Make the load in a process of its own; it dies with this one.
 
+    The first Ctrl-C ends the load early, and what was measured is returned; the second gives up.
+
     Raises:
         LoadTestError: a mistake that the child found, as the child worded it.
         RuntimeError: the child died; its last lines are in the message.
@@ -56,11 +61,12 @@ def run_child(config: LoadTestConfig, config_json: dict[str, Any], records: Path
     with tempfile.TemporaryFile() as log, LiveLine(config.duration_ns / 1e9) as line:
         child = _start(log)
         try:
-            _send(child, {"config": config_json, "records": str(records)})
-            for event in _events(child):
-                _take(event, run)
-                line.show(event)
-            code = child.wait()
+            _send(child, json.dumps({"config": config_json, "records": str(records)}))
+            with _stopped_by_interrupt(child):
+                for event in _events(child):
+                    _take(event, run)
+                    line.show(event)
+                code = child.wait()
         finally:
             _end(child)
         if code != 0 or not run.ended_by:
@@ -84,10 +90,30 @@ def _start(log: IO[bytes]) -> subprocess.Popen[bytes]:
     )
 
 
-def _send(child: subprocess.Popen[bytes], order: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def _stopped_by_interrupt(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        logger.warning("no more requests; those in flight may end (Ctrl-C again: give up, write nothing)")
+        _send(child, "stop")
+
+    # Elsewhere, or where somebody else listens, it is not ours to take.
+    ours = threading.current_thread() is threading.main_thread() and before is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
+
+
+def _send(child: subprocess.Popen[bytes], line: str) -> None:
     assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # a child that died says why in its log
-        child.stdin.write(json.dumps(order).encode() + b"\n")
+        child.stdin.write(line.encode() + b"\n")
         child.stdin.flush()
 
 

@@ -7,7 +7,8 @@
     config             the settings, as given (LoadTestConfig)
     server             name and version of the server, loaded versions of the model
     machine            the machine that made the load: cpu, cores, memory, system, versions
-    window             start_ns, end_ns since the load began; seconds; ended_by (duration | max_requests)
+    window             start_ns, end_ns since the load began; seconds; ended_by (duration | max_requests |
+                       interrupt)
     requests           ok, failed, cut (in flight at the end), warmup (started before the window)
     metrics            per request metric: header, unit (ns | tokens), and count, mean, min, p50, p90,
                        p95, p99, max; null where there is no sample
@@ -50,6 +51,8 @@ class LoadTestResult:
     measurement: Measurement
     output: Path
     """Directory of the three files below."""
+    interrupted: bool = False
+    """Whether the load was cut short; the verdict is then of the part that ran."""
 
     @property
     def passed(self) -> bool:

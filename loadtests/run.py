@@ -69,7 +69,7 @@ def write_everything(
     text = json.dumps(results, indent=2, ensure_ascii=False)
     (directory / "results.json").write_text(text + "\n", encoding="utf-8")
     (directory / "report.html").write_text(render_report(results, measurement.samples), encoding="utf-8")
-    return LoadTestResult(verdict, measurement, directory)
+    return LoadTestResult(verdict, measurement, directory, interrupted=run.ended_by == "interrupt")
 
 
 def judge_measurement(config: LoadTestConfig, measurement: Measurement) -> Verdict:

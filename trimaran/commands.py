@@ -122,4 +122,7 @@ def loadtest(config: LoadTestConfig) -> int:
     print("verdict: passed" if result.verdict.passed else "verdict: failed")
     for reason in result.verdict.reasons:
         print(f"  {reason}")
+    if result.interrupted:
+        # Written and judged so far, but no gate may take it for the whole run.
+        raise KeyboardInterrupt
     return DONE if result.verdict.passed else VERDICT_FAILED

@@ -11,6 +11,8 @@ import sys  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+from gevent.event import Event  # noqa: E402
+
 from loadtests.config import LoadTestConfig  # noqa: E402
 from loadtests.load import make_load  # noqa: E402
 from loadtests.record import read_records  # noqa: E402
@@ -25,7 +27,7 @@ def main(url: str, protocol: str, models: list[str]) -> None:
             config = LoadTestConfig(
                 url=url, protocol=protocol, model=model, users=1, max_requests=1, request_timeout="400ms"
             )
-            make_load(config, path, lambda event: None)
+            make_load(config, path, lambda event: None, Event())
             (record,) = read_records(path)
             found[model] = (record.failure, record.detail)
     print(json.dumps(found))

@@ -81,6 +81,30 @@ def test_the_load_ends_when_the_command_is_killed(http_url: str, tmp_path: Path)
     assert not _alive(children[0])
 
 
+def test_an_interrupt_ends_the_load_and_writes_what_was_measured(http_url: str, tmp_path: Path) -> None:
+    command = [str(BIN / "trimaran"), "loadtest", "--url", http_url, "--duration", "60s", "--output", "out"]
+    running = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not any(path.stat().st_size for path in tmp_path.glob(".out*/requests.jsonl")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+    finally:
+        running.kill()
+    assert running.returncode == 130, err
+    assert "Ctrl-C again" in err
+    assert "verdict: passed" in out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["window"]["ended_by"] == "interrupt"
+    assert results["window"]["seconds"] < 30
+    assert results["requests"]["ok"] > 0
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
 def test_plain_locust_runs_the_same_users(http_url: str, tmp_path: Path) -> None:
     options = ["--headless", "-u", "2", "-r", "2", "-t", "3s", "-s", "5", "--host", http_url]
     done = subprocess.run(
