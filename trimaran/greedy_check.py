@@ -1,8 +1,7 @@
 """Is the served text the text of the checkpoint? Greedy tokens of the endpoint against ``generate``.
 
-In 16-bit arithmetic two exact computations may differ where the two best tokens are nearly equal,
-so a difference counts only where the reference's best two logits are more than ``CLOSE_CALL`` apart;
-after any difference the two texts are different texts and the comparison of that prompt ends.
+In 16-bit arithmetic two exact computations may differ where the two best tokens are nearly equal, so a
+difference counts only where the reference's best two logits are more than ``CLOSE_CALL`` apart.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from checkpoints.greedy import compare_tokens, generate_greedily
 from checkpoints.loading import load_model
 from checkpoints.prompt import PromptEncoder
 from serving.client import TritonClient
@@ -42,7 +40,6 @@ class GreedyCheck:
         return self.compared > 0 and self.different == 0
 
 
-@torch.inference_mode()
 def check_greedy(
     checkpoint: Path, grpc_url: str, model_name: str, prompts: Sequence[str], max_tokens: int
 ) -> GreedyCheck:
@@ -61,27 +58,13 @@ def check_greedy(
         streams = [client.stream(input_ids=one, max_tokens=max_tokens) for one in ids]
         served = [[token for chunk in stream for token in chunk.output_ids] for stream in streams]
     model = load_model(checkpoint)
-    compared = close = different = 0
-    for prompt_ids, tokens in zip(ids, served, strict=True):
-        output = model.generate(
-            torch.tensor([prompt_ids], device=model.device),
-            attention_mask=torch.ones((1, len(prompt_ids)), dtype=torch.long, device=model.device),
-            max_new_tokens=max_tokens,
-            do_sample=False,
-            eos_token_id=encoder.tokens.stop,
-            pad_token_id=encoder.tokens.pad or 0,
-            output_logits=True,
-            return_dict_in_generate=True,
-        )
-        expected = output.sequences[0, len(prompt_ids) :].tolist()
-        for position, token in enumerate(expected):
-            compared += 1
-            if position < len(tokens) and tokens[position] == token:
-                continue
-            best = output.logits[position][0].float().topk(2).values
-            if float(best[0] - best[1]) > CLOSE_CALL:
-                different += 1
-            else:
-                close += 1
-            break
-    return GreedyCheck(compared, close, different)
+    references = [generate_greedily(model, one, max_tokens, encoder.tokens.stop) for one in ids]
+    found = [
+        compare_tokens(reference, tokens, CLOSE_CALL)
+        for reference, tokens in zip(references, served, strict=True)
+    ]
+    return GreedyCheck(
+        compared=sum(one.compared for one in found),
+        close_calls=sum(one.parted for one in found),
+        different=sum(one.difference is not None for one in found),
+    )
