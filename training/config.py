@@ -11,6 +11,7 @@ from checkpoints.errors import ConfigError
 from training.data.config import DataConfig
 from training.methods.lora.config import LoraSettings
 from training.methods.registry import resolve_method
+from training.moe.config import MoeSettings
 
 __all__ = ["MergeConfig", "TrainConfig"]
 
@@ -33,6 +34,9 @@ class TrainConfig:
 
     lora: LoraSettings = field(default_factory=LoraSettings)
     """Settings of the lora method."""
+
+    moe: MoeSettings = field(default_factory=MoeSettings)
+    """Routers and experts of a mixture of experts."""
 
     base_quantization: Literal["nf4"] | None = None
     """Quantize the frozen base while training: nf4 needs about a quarter of the memory of bf16."""

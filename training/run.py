@@ -33,6 +33,7 @@ from training.data.formats import Row
 from training.data.split import load_split
 from training.methods.registry import load_method
 from training.metrics import rows_from_history
+from training.moe.setup import prepare_moe, trained_routers
 from training.resume import RunDirectory
 from training.trainer import build_trainer
 
@@ -85,6 +86,7 @@ def _train(
         revision=config.revision,
     )
     base = base_manifest(source, base_model, tokenizer)
+    routers = trained_routers(base_model, config.moe)
 
     encoder = RowEncoder(PromptEncoder(tokenizer, base.tokens), base.tokens)
     max_length = _max_length(config, base)
@@ -97,13 +99,15 @@ def _train(
     state = directory.begin(config, _inputs(config, base, [asdict(item) for item in data]))
 
     set_seed(config.seed)  # of the adapter's initial weights
-    model = load_method(config.method)(base_model, getattr(config, config.method))
+    model = load_method(config.method)(base_model, getattr(config, config.method), routers)
     # Empty until the end: PEFT would look on the hub for a base that is not a directory, at each saved state.
     model.peft_config["default"].base_model_name_or_path = ""
 
+    moe = prepare_moe(model, config.moe, directory.experts, directory.experts_plot)
     bar = ProgressBar()
     callbacks: list[TrainerCallback] = [
         Throughput(),
+        *(moe.callbacks if moe else []),
         Divergence(),
         LastStep(),
         MetricsFile(directory.metrics),
@@ -122,6 +126,7 @@ def _train(
         pad_id=_pad_id(base),
         checkpoints=directory.checkpoints,
         callbacks=callbacks,
+        moe=moe,
     )
     logger.info(
         "training %s parameters on %d rows, the base in %s",

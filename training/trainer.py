@@ -17,6 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from training.config import TrainConfig
 from training.data.collator import PaddingCollator
 from training.data.dataset import EncodedDataset
+from training.moe.setup import MoeRun
 
 __all__ = ["build_trainer", "training_arguments"]
 
@@ -83,9 +84,12 @@ def build_trainer(
     pad_id: int,
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
+    moe: MoeRun | None = None,
 ) -> Trainer:
     """Return a Trainer that is ready to train ``model``; it prints nothing by itself."""
-    trainer = Trainer(
+    kind, more = (moe.trainer_class, moe.arguments) if moe else (Trainer, {})
+    trainer = kind(
+        **more,
         model=model,
         args=training_arguments(config, checkpoints, evaluate=evaluation is not None),
         data_collator=PaddingCollator(pad_id),

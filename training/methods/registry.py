@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from checkpoints.errors import ConfigError
@@ -19,9 +20,9 @@ ALIASES: dict[str, tuple[str, str]] = {"qlora": ("lora", "nf4")}
 
 
 class Apply(Protocol):
-    """Puts a method's trainable weights on a frozen model."""
+    """Puts a method's trainable weights on a frozen model; ``whole`` names modules to train as they are."""
 
-    def __call__(self, model: PreTrainedModel, settings: Any) -> PeftModel: ...
+    def __call__(self, model: PreTrainedModel, settings: Any, whole: Sequence[str] = ()) -> PeftModel: ...
 
 
 def method_names() -> list[str]:
