@@ -11,6 +11,7 @@ from transformers.utils.output_capturing import OutputRecorder
 __all__ = ["Router", "find_routers"]
 
 # PEFT keeps the original of a module that is trained as a whole, beside the copy that it trains.
+_PEFT = "base_model.model."
 _WRAPPED = re.compile(r"\.(original_module|modules_to_save\.[^.]+)$")
 
 
@@ -41,7 +42,7 @@ def find_routers(model: nn.Module) -> list[Router]:
     found: dict[str, list[nn.Module]] = {}
     for name, module in model.named_modules():
         if isinstance(module, kinds):
-            found.setdefault(_WRAPPED.sub("", name), []).append(module)
+            found.setdefault(_WRAPPED.sub("", name.removeprefix(_PEFT)), []).append(module)
     return [
         Router(name, tuple(modules), int(modules[0].weight.shape[0]))  # type: ignore[union-attr,arg-type]
         for name, modules in found.items()
