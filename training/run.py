@@ -24,6 +24,7 @@ from training.callbacks.divergence import Divergence
 from training.callbacks.last_step import LastStep
 from training.callbacks.loss_curve import LossCurve
 from training.callbacks.metrics_file import MetricsFile
+from training.callbacks.preemption import EXIT_CODE, Preemption
 from training.callbacks.progress_bar import ProgressBar
 from training.callbacks.throughput import Throughput
 from training.config import TrainConfig
@@ -50,9 +51,11 @@ DEFAULT_MAX_LENGTH = 2048
 def train(config: TrainConfig) -> Path:
     """Fine-tune and return the adapter directory, ``config.output / "adapter"``.
 
-    A run that was cut off continues from its last complete state; see :mod:`training.resume`.
+    A run that was cut off continues from its last complete state; see :mod:`training.resume`. On SIGTERM it
+    saves its state and ends the process.
 
     Raises:
+        SystemExit: SIGTERM came; the code is 143.
         ConfigError: a setting does not fit the model or the data, or the run diverges.
         DataError: a row cannot be used.
         CheckpointError: the base cannot be read, or ``config.output`` holds a finished run.
@@ -104,12 +107,13 @@ def _train(
     model.peft_config["default"].base_model_name_or_path = ""
 
     moe = prepare_moe(model, config.moe, directory.experts, directory.experts_plot)
-    bar = ProgressBar()
+    bar, preemption = ProgressBar(), Preemption()
     callbacks: list[TrainerCallback] = [
         Throughput(),
         *(moe.callbacks if moe else []),
         Divergence(),
         LastStep(),
+        preemption,
         MetricsFile(directory.metrics),
         LossCurve(directory.loss_curve),
         bar,
@@ -135,10 +139,18 @@ def _train(
         config.base_quantization or config.dtype,
     )
     try:
-        with quiet_transformers():
+        with quiet_transformers(), preemption.listening():
             trainer.train(resume_from_checkpoint=str(state) if state else None)
     finally:
         bar.close()
+
+    if preemption.saved_step is not None:
+        logger.warning(
+            "ended after step %d of %d; the same command goes on from there",
+            preemption.saved_step,
+            trainer.state.max_steps,
+        )
+        raise SystemExit(EXIT_CODE)
 
     manifest = adapter_manifest(
         config,

@@ -31,7 +31,7 @@ from tests.training.rows import tiny_config
 
 class Slow(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
-        time.sleep(30 if state.global_step == 8 else 0)
+        time.sleep(float(sys.argv[4]) if state.global_step == 8 else 0)
 
 build = run.build_trainer
 def slow(*args, **kwargs):
@@ -39,8 +39,8 @@ def slow(*args, **kwargs):
     trainer.add_callback(Slow())
     return trainer
 run.build_trainer = slow
-model, data, output = map(Path, sys.argv[1:])
-settings = dict(max_steps=14, save_steps=3, eval_steps=4, rows={"eval_fraction": 0.25})
+model, data, output = map(Path, sys.argv[1:4])
+settings = dict(max_steps=14, save_steps=int(sys.argv[5]), eval_steps=4, rows={"eval_fraction": 0.25})
 run.train(tiny_config(model, data, output, **settings))
 """
 
@@ -59,9 +59,18 @@ def config_of(model: Path, data: Path, output: Path, **overrides: object):  # ty
 def killed(tiny_llama_dir: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory whose process was killed with SIGKILL at step 8; the last state is of step 6."""
     output = tmp_path_factory.mktemp("killed") / "run"
+    end_at_step_8((tiny_llama_dir, data, output), signal.SIGKILL, seconds=30, save_steps=3)
+    return output
+
+
+def end_at_step_8(
+    paths: tuple[Path, Path, Path], number: signal.Signals, *, seconds: float, save_steps: int
+) -> tuple[int, str]:
+    """Train in a child that waits after step 8, send it a signal then; return its exit code and stderr."""
+    output = paths[2]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tiny_llama_dir), str(data), str(output)],
+        [sys.executable, "-c", CHILD, *map(str, paths), str(seconds), str(save_steps)],
         env=environment,
         cwd=ROOT,
         stderr=subprocess.PIPE,
@@ -74,10 +83,12 @@ def killed(tiny_llama_dir: Path, data: Path, tmp_path_factory: pytest.TempPathFa
             assert child.poll() is None, child.stderr.read() if child.stderr else ""
             assert time.monotonic() < deadline, "the child did not get to step 7"
             time.sleep(0.05)
+        child.send_signal(number)
+        _, said = child.communicate(timeout=60)
     finally:
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         child.communicate()
-    return output
+    return child.returncode, said
 
 
 def test_a_killed_run_continues_without_gap_or_duplicate(
@@ -105,6 +116,29 @@ def test_a_killed_run_continues_without_gap_or_duplicate(
     one, other = (load_file(path / "adapter_model.safetensors") for path in (adapter, straight))
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, other[name], atol=1e-4, rtol=1e-3)
+
+
+def test_sigterm_saves_the_state_and_nothing_is_lost(
+    tiny_llama_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    """As when a spot machine is taken back: no saved state was due, yet no step is trained twice."""
+    cut, straight = tmp_path / "cut", tmp_path / "straight"
+    code, said = end_at_step_8((tiny_llama_dir, data, cut), signal.SIGTERM, seconds=2, save_steps=100)
+    assert code == 143, said
+    assert "Traceback" not in said
+    (state,) = (cut / "checkpoints").iterdir()
+    step = int(state.name.rpartition("-")[2])
+    assert 8 <= step < STEPS
+    assert not (cut / "adapter").exists()
+
+    config = config_of(tiny_llama_dir, data, cut, save_steps=100)
+    adapter = train(config)
+    other = train(config_of(tiny_llama_dir, data, straight, save_steps=100))
+    rows, expected = (read_metrics(run / "metrics.jsonl") for run in (cut, straight))
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
+    one, two = (load_file(path / "adapter_model.safetensors") for path in (adapter, other))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
 def read_metrics_until(run: Path, step: int) -> list[dict[str, float]]:
