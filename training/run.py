@@ -27,7 +27,9 @@ from training.callbacks.metrics_file import MetricsFile
 from training.callbacks.preemption import EXIT_CODE, Preemption
 from training.callbacks.progress_bar import ProgressBar
 from training.callbacks.throughput import Throughput
+from training.chunked_loss import chunked_loss
 from training.config import TrainConfig
+from training.data.collator import PaddingCollator
 from training.data.dataset import EncodedDataset
 from training.data.encoding import RowEncoder, encode_rows
 from training.data.formats import Row
@@ -139,7 +141,9 @@ def _train(
         config.base_quantization or config.dtype,
     )
     try:
-        with quiet_transformers(), preemption.listening():
+        shortest = min(train_set.rows, key=lambda row: len(row.input_ids))
+        example = PaddingCollator(_pad_id(base))([shortest])
+        with quiet_transformers(), preemption.listening(), chunked_loss(model, example):
             trainer.train(resume_from_checkpoint=str(state) if state else None)
     finally:
         bar.close()

@@ -1,0 +1,162 @@
+"""The loss of a causal language model without the logits of all positions at once.
+
+With a vocabulary of 50,000 the logits of 2,048 positions are 400 MB in fp32, several times over while the
+loss and its gradient are computed. Here the head's product, the cross-entropy and their gradients are done
+for some positions at a time, and only for those that are trained on. (The idea is that of Liger Kernel's
+fused linear cross-entropy, arXiv:2410.10989; here in plain PyTorch, on any device.)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["chunked_cross_entropy", "chunked_loss"]
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_VALUES = 1 << 24
+"""Logits that are alive at once: 64 MB in fp32."""
+
+_TOLERANCE = 1e-3
+"""Relative difference of the two ways' losses; in bf16 both round each logit to 8 bits, alike."""
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Computes the gradients in the forward pass, while each chunk's logits are there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, gradients: bool
+    ) -> Tensor:
+        rows = max(1, _CHUNK_VALUES // weight.shape[0])
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
+        for start in range(0, len(labels), rows):
+            part, wanted = hidden[start : start + rows], labels[start : start + rows]
+            product = functional.linear(part, weight, bias)
+            logits = product.float()
+            normalizer = logits.logsumexp(dim=-1, keepdim=True)
+            total += (normalizer - logits.gather(1, wanted[:, None])).sum()
+            if not gradients:
+                continue
+            # d loss / d logits: the probabilities, less 1 at the label.
+            logits.sub_(normalizer).exp_()
+            logits.scatter_add_(1, wanted[:, None], logits.new_full((len(wanted), 1), -1.0))
+            gradient = logits.to(product.dtype)
+            grad_hidden[start : start + rows] = gradient @ weight.to(product.dtype)
+            if grad_weight is not None:
+                grad_weight += gradient.T @ part.to(product.dtype)
+            if grad_bias is not None:
+                grad_bias += gradient.sum(dim=0)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = (None if one is None else one * upstream[0].to(one.dtype) for one in ctx.saved_tensors)
+        return *scaled, None, None
+
+
+def chunked_cross_entropy(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
+    """Return the sum of the cross-entropies in nats, a float32 scalar.
+
+    Args:
+        hidden: ``[positions, width]``: the input of the head.
+        head: ``width -> vocabulary``.
+        labels: int64 ``[positions]``: the token to predict at each; all count.
+    """
+    total: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, head.weight, head.bias, labels, torch.is_grad_enabled()
+    )
+    return total
+
+
+class _Loss:
+    """Takes the place of transformers' loss function; what it gets as logits is the head's input."""
+
+    def __init__(self, head: nn.Linear) -> None:
+        self._head = head
+
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        vocab_size: int,
+        num_items_in_batch: Tensor | int | None = None,
+        ignore_index: int = -100,
+        shift_labels: Tensor | None = None,
+        **unused: Any,
+    ) -> Tensor:
+        if shift_labels is None:
+            shift_labels = functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
+        wanted = shift_labels.reshape(-1).to(logits.device)
+        counted = wanted != ignore_index
+        hidden = logits.reshape(-1, logits.shape[-1])[counted]
+        total = chunked_cross_entropy(hidden, self._head, wanted[counted])
+        count = counted.sum() if num_items_in_batch is None else num_items_in_batch
+        return total / (count.to(total.device) if isinstance(count, Tensor) else count)
+
+
+@contextmanager
+def chunked_loss(model: Any, example: Mapping[str, Tensor]) -> Iterator[bool]:
+    """Let ``model`` compute its loss in chunks inside the block; its ``logits`` are then not the logits.
+
+    Whether the two ways agree is tried out first: a model that scales or caps its logits, or whose head is no
+    plain linear layer, keeps its own loss.
+
+    Args:
+        model: a causal language model of transformers, which a method may have adapted.
+        example: a small batch: ``input_ids``, ``attention_mask``, ``labels``, on any device.
+
+    Yields:
+        Whether the loss is computed in chunks.
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = causal.get_output_embeddings()
+    if type(head) is not nn.Linear or head.weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        yield False
+        return
+    own = _loss_of(model, example)
+    with _replaced(causal, head):
+        chunked = _loss_of(model, example)
+    if not abs(chunked - own) <= _TOLERANCE * max(1.0, abs(own)):
+        logger.info("this model's logits are more than its head's product, so all are computed at once")
+        yield False
+        return
+    with _replaced(causal, head):
+        yield True
+
+
+@contextmanager
+def _replaced(causal: Any, head: nn.Linear) -> Iterator[None]:
+    causal.loss_function = _Loss(head)
+    head.forward = _pass_on  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        del causal._loss_function
+        del head.forward
+
+
+def _pass_on(hidden: Tensor) -> Tensor:
+    return hidden
+
+
+@torch.no_grad()
+def _loss_of(model: Any, example: Mapping[str, Tensor]) -> float:
+    training = model.training
+    model.eval()  # dropout would make the two differ
+    try:
+        batch = {name: value.to(model.device) for name, value in example.items()}
+        return float(model(**batch).loss)
+    finally:
+        model.train(training)
