@@ -33,6 +33,7 @@ from training.data.collator import PaddingCollator
 from training.data.dataset import EncodedDataset
 from training.data.encoding import RowEncoder, encode_rows
 from training.data.formats import Row
+from training.data.packing import PackedDataset, check_packing, pack_rows
 from training.data.split import load_split
 from training.methods.registry import load_method
 from training.metrics import rows_from_history
@@ -124,10 +125,12 @@ def _train(
         from training.callbacks.tensorboard import tensorboard_callback
 
         callbacks.append(tensorboard_callback(directory.tensorboard, purge_step=_step_after(state)))
+    if config.data.packing:
+        check_packing(model, train_set.rows, _pad_id(base))
     trainer = build_trainer(
         config,
         model,
-        train=train_set,
+        train=PackedDataset(pack_rows(train_set.rows, max_length)) if config.data.packing else train_set,
         evaluation=eval_set,
         pad_id=_pad_id(base),
         checkpoints=directory.checkpoints,

@@ -15,8 +15,8 @@ from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from training.config import TrainConfig
-from training.data.collator import PaddingCollator
 from training.data.dataset import EncodedDataset
+from training.data.packing import BatchCollator, PackedDataset
 from training.moe.setup import MoeRun
 
 __all__ = ["build_trainer", "training_arguments"]
@@ -79,7 +79,7 @@ def build_trainer(
     config: TrainConfig,
     model: PeftModel,
     *,
-    train: EncodedDataset,
+    train: EncodedDataset | PackedDataset,
     evaluation: EncodedDataset | None,
     pad_id: int,
     checkpoints: Path,
@@ -92,7 +92,7 @@ def build_trainer(
         **more,
         model=model,
         args=training_arguments(config, checkpoints, evaluate=evaluation is not None),
-        data_collator=PaddingCollator(pad_id),
+        data_collator=BatchCollator(pad_id),
         train_dataset=train,
         eval_dataset=evaluation,
         callbacks=list(callbacks),

@@ -30,6 +30,10 @@ class DataConfig:
     max_length: int | None = None
     """Longest row in tokens, longer ones are cut on the right; none is 2048 or the model's context."""
 
+    packing: bool = False
+    """Fill each training sequence up to max_length with several rows, which do not see each other: short
+    rows then cost what their tokens cost. batch_size counts these sequences."""
+
     def __post_init__(self) -> None:
         if not self.train_files:
             raise ConfigError("data.train is empty: name at least one JSONL file")

@@ -52,13 +52,14 @@ class RouterRecorder:
                 module.register_forward_hook(_Hook(self, router))
 
     @contextmanager
-    def recording(self, attention_mask: Tensor) -> Iterator[list[Decision]]:
+    def recording(self, attention_mask: Tensor | None) -> Iterator[list[Decision]]:
         """Yield the list that decisions of forward passes in the block go to.
 
         Args:
             attention_mask: ``[batch, length]`` of the batch, 0 for padding; it holds until the next batch.
+                None where there is no padding.
         """
-        self._counted = attention_mask.reshape(-1) != 0
+        self._counted = None if attention_mask is None else attention_mask.reshape(-1) != 0
         self._decisions, self._open = [], True
         try:
             yield self._decisions

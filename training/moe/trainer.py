@@ -43,7 +43,7 @@ class MoeTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return the token loss and, in training, the weighted load-balance loss on top of it."""
-        with self._recorder.recording(inputs["attention_mask"]) as decisions:
+        with self._recorder.recording(inputs.get("attention_mask")) as decisions:
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if not model.training:
             return result

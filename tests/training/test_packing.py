@@ -1,0 +1,110 @@
+"""Packing: little is empty, and no row knows of the others it shares a sequence with."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from checkpoints.errors import ConfigError
+from tests.tiny_models import build_tiny_llama
+from tests.training.moe.models import tiny_moe
+from tests.training.rows import chat_rows, tiny_config, write_jsonl
+from training.data.encoding import IGNORED, Encoded
+from training.data.packing import BatchCollator, Pack, PackingCollator, check_packing, pack_rows
+from training.metrics import read_metrics
+from training.run import train
+
+
+def rows_of(lengths: list[int], seed: int = 0) -> list[Encoded]:
+    chance = random.Random(seed)
+    rows = []
+    for length in lengths:
+        ids = [chance.randrange(5, 320) for _ in range(length)]
+        rows.append(Encoded(ids, [IGNORED] * (length // 3) + ids[length // 3 :]))
+    return rows
+
+
+def test_all_rows_are_in_and_no_pack_is_too_long() -> None:
+    chance = random.Random(1)
+    rows = rows_of([chance.randrange(2, 100) for _ in range(300)])
+    packs = pack_rows(rows, 128)
+    assert sorted(id(row) for pack in packs for row in pack.rows) == sorted(map(id, rows))
+    assert max(pack.length for pack in packs) <= 128
+    used = sum(pack.length for pack in packs)
+    assert used / (128 * len(packs)) > 0.97
+    assert [[row.input_ids for row in pack.rows] for pack in packs] == [
+        [row.input_ids for row in pack.rows] for pack in pack_rows(rows, 128)
+    ]
+
+
+def test_positions_begin_anew_and_first_tokens_are_not_learned() -> None:
+    rows = rows_of([4, 3, 2])
+    batch = PackingCollator(pad_id=7)([Pack(rows[:2]), Pack(rows[2:])])
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2], [0, 1, 0, 1, 2, 3, 4]]
+    assert batch["input_ids"][1].tolist() == [*rows[2].input_ids, 7, 7, 7, 7, 7]
+    assert batch["labels"][0, 4] == IGNORED
+    assert batch["labels"][1].tolist() == [IGNORED, rows[2].labels[1], *[IGNORED] * 5]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_gradients_are_those_of_the_rows_one_by_one(
+    tiny_tokenizer: PreTrainedTokenizerFast, attention: str
+) -> None:
+    rows = rows_of([9, 17, 5, 12])
+    count = sum(row.trained_tokens for row in rows)
+    gradients = []
+    for packs in ([Pack(rows)], [Pack([row]) for row in rows]):
+        model = build_tiny_llama(tiny_tokenizer)
+        model.set_attn_implementation(attention)
+        for pack in packs:
+            batch = PackingCollator(0)([pack])
+            model(**batch, num_items_in_batch=count, use_cache=False).loss.backward()
+        gradients.append({name: value.grad for name, value in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "deepseek_v2", "deepseek_v3"])
+def test_models_that_keep_rows_apart_pass(name: str) -> None:
+    check_packing(tiny_moe(name), rows_of([20, 30, 25]), 0)
+
+
+def test_a_model_that_does_not_is_refused(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = build_tiny_llama(tiny_tokenizer, initializer_range=0.5)
+    forward = model.forward
+
+    def blind(position_ids: torch.Tensor, **batch: torch.Tensor) -> object:
+        return forward(**batch)  # positions go on, so all is one text
+
+    model.forward = blind  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match=r"data\.packing is true, but this model lets packed rows see"):
+        check_packing(model, rows_of([20, 30, 25]), 0)
+
+
+def test_single_rows_are_padded_as_before() -> None:
+    batch = BatchCollator(0)(rows_of([4, 9]))
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    assert batch["attention_mask"].sum() == 13
+
+
+def test_a_packed_run_learns_the_same_rows_in_fewer_steps(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(24))
+    runs = {}
+    for packing in (False, True):
+        config = tiny_config(
+            tiny_llama_dir,
+            data,
+            tmp_path / f"run-{packing}",
+            rows={"packing": packing, "max_length": 256, "eval_fraction": 0.25},
+            max_steps=None,
+            epochs=6,
+            batch_size=1 if packing else 4,
+        )
+        train(config)
+        runs[packing] = read_metrics(tmp_path / f"run-{packing}" / "metrics.jsonl")
+    assert len(runs[True]) < len(runs[False])
+    assert runs[True][-1]["eval_loss"] < 0.8 * runs[True][0]["loss"]
