@@ -27,6 +27,53 @@ def test_the_format_is_found_by_the_keys(tmp_path: Path, row: dict[str, Any], ex
     assert rows[1].where == f"{path}:2"
 
 
+def test_sharegpt_and_alpaca_become_messages(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    (shared,) = read_rows(write_jsonl(tmp_path / "s.jsonl", [{"conversations": turns, "system": "Be kind."}]))
+    assert [(one["role"], one["content"]) for one in shared.messages] == [
+        ("system", "Be kind."),
+        ("user", "Hi"),
+        ("assistant", "Hello"),
+    ]
+    rows = [
+        {"instruction": "Add.", "input": "1 + 1", "output": "2"},
+        {"instruction": "Say hi.", "input": "", "output": "Hi."},
+    ]
+    first, second = read_rows(write_jsonl(tmp_path / "a.jsonl", rows))
+    assert [one["content"] for one in first.messages] == ["Add.\n\n1 + 1", "2"]
+    assert [one["content"] for one in second.messages] == ["Say hi.", "Hi."]
+    assert {row.format for row in (shared, first, second)} == {"messages"}
+
+
+def test_a_json_array_and_csv_are_read(tmp_path: Path) -> None:
+    array = tmp_path / "rows.json"
+    array.write_text('[{"text": "a"}, {"text": "b"}]', encoding="utf-8")
+    assert [(row.text, row.where) for row in read_rows(array)] == [("a", f"{array}:1"), ("b", f"{array}:2")]
+    table = tmp_path / "rows.csv"
+    table.write_text('\ufeffprompt,completion\n"1, 2",3\n"two\nlines",x\n', encoding="utf-8")
+    rows = read_rows(table)
+    assert [(row.prompt, row.completion) for row in rows] == [("1, 2", "3"), ("two\nlines", "x")]
+    assert rows[0].where == f"{table}:2"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.json", "[1]", r"rows.json:1: a row must be a JSON object, found int"),
+        ("rows.json", "[]", r"rows.json has no rows"),
+        ("rows.json", '[{"text": "a"}', r"rows.json: not JSON"),
+        ("rows.csv", "text\n", r"rows.csv has no rows below its header"),
+        ("rows.csv", "prompt,completion\na\n", r"rows.csv:2: the row has not as many fields"),
+        ("rows.parquet", "PAR1", r"files of this kind are not read; accepted: \.jsonl, \.json"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        read_rows(path)
+
+
 def test_a_named_format_decides_where_several_fit(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": "b", "text": "ab"}])
     with pytest.raises(DataError, match=r"rows.jsonl:1: the row fits several formats.*data.format"):
@@ -63,6 +110,11 @@ def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
     [
         ({"question": "a"}, r":1: no recognised keys; the row has 'question'"),
         ({"messages": []}, r":1: messages is empty"),
+        ({"conversations": "hi"}, r":1: 'conversations' must be a list, not str"),
+        ({"conversations": [{"from": "bot", "value": "a"}]}, r"conversations\[0\].from is 'bot'; accepted"),
+        ({"conversations": [{"from": "human", "value": 5}]}, r":1: messages\[0\].content"),
+        ({"instruction": "a", "output": ""}, r":1: 'output' is empty"),
+        ({"instruction": 5, "output": "b"}, r":1: 'instruction' must be a string, not int"),
         ({"messages": "hello"}, r":1: messages must be a list"),
         ({"messages": [{"role": "robot", "content": "a"}]}, r":1: messages\[0\].role is 'robot'"),
         ({"messages": [{"role": "user", "content": 5}]}, r":1: messages\[0\].content"),

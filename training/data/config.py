@@ -16,13 +16,13 @@ class DataConfig:
     """Where the rows are, how to read them, and what is held out."""
 
     train: Path | list[Path]
-    """JSONL file (or files) with the training rows."""
+    """File (or files) with the training rows: JSONL, a JSON array, or CSV with a header."""
 
-    format: Literal["auto", "messages", "prompt_completion", "text"] = "auto"
+    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] = "auto"
     """Format of the rows; auto looks at the keys of each file's first row."""
 
     eval: Path | None = None
-    """JSONL file with rows to evaluate on; they are never trained on."""
+    """File with rows to evaluate on; they are never trained on."""
 
     eval_fraction: float = 0.0
     """Share of the training rows to hold out for evaluation instead, 0 to below 1; chosen by the seed."""

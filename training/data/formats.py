@@ -1,12 +1,15 @@
-"""The three row formats of training data, and which one a file has.
+"""The row formats of training data, and which one a file has.
 
 ::
 
-    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
-    {"prompt": "...", "completion": "..."}
-    {"text": "..."}
+    messages           {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", ...}]}
+    sharegpt           {"conversations": [{"from": "human", "value": "..."}, ...], "system": "..."}
+    alpaca             {"instruction": "...", "input": "...", "output": "...", "system": "..."}
+    prompt_completion  {"prompt": "...", "completion": "..."}
+    text               {"text": "..."}
 
-Other keys in a row are ignored.
+ShareGPT's and Alpaca's rows become messages, so the model's own chat template is used; ``input`` and
+``system`` may be absent or empty. Other keys in a row are ignored.
 """
 
 from __future__ import annotations
@@ -17,23 +20,37 @@ from pathlib import Path
 from typing import Any, Literal
 
 from checkpoints.errors import DataError, PromptError
-from checkpoints.jsonl import read_jsonl
 from checkpoints.prompt import Message, validate_messages
+from training.data.files import read_records
 
 __all__ = ["Format", "Row", "read_rows"]
 
-Format = Literal["messages", "prompt_completion", "text"]
+Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "text"]
 
 KEYS: dict[Format, tuple[str, ...]] = {
     "messages": ("messages",),
+    "sharegpt": ("conversations",),
+    "alpaca": ("instruction", "output"),
     "prompt_completion": ("prompt", "completion"),
     "text": ("text",),
 }
 
+_SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+"""Who speaks in ShareGPT's rows -> the role."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """One training row. Exactly the fields of its format are set; ``where`` is ``file:line``."""
+    """One training row. Exactly the fields of its format are set; ``where`` is ``file:line``.
+
+    ``format`` is messages, prompt_completion or text: the others have become messages.
+    """
 
     where: str
     format: Format
@@ -44,14 +61,13 @@ class Row:
 
 
 def read_rows(path: Path, format: Format | Literal["auto"] = "auto") -> list[Row]:
-    """Read all rows of one JSONL file.
+    """Read all rows of one file: JSONL, a JSON array, or CSV.
 
     Raises:
-        DataError: the file is missing or empty, a line is not JSON, or a row lacks its format's keys.
+        DataError: the file is missing or empty, a record cannot be read, or a row lacks its format's keys.
     """
     rows: list[Row] = []
-    for number, record in read_jsonl(path):
-        where = f"{path}:{number}"
+    for where, record in read_records(path):
         if format == "auto":
             format = _detect(record, where)
         rows.append(_parse(record, format, where))
@@ -68,7 +84,8 @@ def _detect(record: dict[str, Any], where: str) -> Format:
         )
     raise DataError(
         f"{where}: no recognised keys; the row has {_listed(record)}, but a row needs "
-        "'messages', or 'prompt' and 'completion', or 'text'"
+        "'messages', or 'conversations' (ShareGPT), or 'instruction' and 'output' (Alpaca), or 'prompt' and "
+        "'completion', or 'text'"
     )
 
 
@@ -79,8 +96,9 @@ def _parse(record: dict[str, Any], format: Format, where: str) -> Row:
             f"{where}: the row lacks {_listed(missing)}, which the format {format} needs; "
             f"it has {_listed(record)}"
         )
-    if format == "messages":
-        return Row(where, format, messages=_messages(record["messages"], where))
+    if format in ("messages", "sharegpt", "alpaca"):
+        value = record["messages"] if format == "messages" else _TO_MESSAGES[format](record, where)
+        return Row(where, "messages", messages=_messages(value, where))
     values = {key: record[key] for key in KEYS[format]}
     for key, value in values.items():
         if not isinstance(value, str):
@@ -101,6 +119,39 @@ def _messages(value: Any, where: str) -> tuple[Message, ...]:
     if all(message["role"] != "assistant" for message in messages):
         raise DataError(f"{where}: messages has no assistant turn, so there is nothing to train on")
     return tuple(messages)
+
+
+def _from_sharegpt(record: dict[str, Any], where: str) -> list[Any]:
+    turns = record["conversations"]
+    if not isinstance(turns, list):
+        raise DataError(f"{where}: 'conversations' must be a list, not {_kind(turns)}")
+    messages = _system(record)
+    for index, turn in enumerate(turns):
+        speaker = turn.get("from") if isinstance(turn, dict) else None
+        if speaker not in _SPEAKERS:
+            raise DataError(
+                f"{where}: conversations[{index}].from is {speaker!r}; accepted: {', '.join(_SPEAKERS)}"
+            )
+        messages.append({"role": _SPEAKERS[speaker], "content": turn.get("value")})
+    return messages
+
+
+def _from_alpaca(record: dict[str, Any], where: str) -> list[Any]:
+    for key in ("instruction", "input", "output"):
+        if not isinstance(record.get(key, ""), str | None):
+            raise DataError(f"{where}: {key!r} must be a string, not {_kind(record[key])}")
+    if not record["output"]:
+        raise DataError(f"{where}: 'output' is empty, so there is nothing to train on")
+    asked = "\n\n".join(part for part in (record["instruction"], record.get("input")) if part)
+    answer = {"role": "assistant", "content": record["output"]}
+    return [*_system(record), {"role": "user", "content": asked}, answer]
+
+
+def _system(record: dict[str, Any]) -> list[Any]:
+    return [{"role": "system", "content": record["system"]}] if record.get("system") else []
+
+
+_TO_MESSAGES = {"sharegpt": _from_sharegpt, "alpaca": _from_alpaca}
 
 
 def _listed(names: Iterable[str]) -> str:
