@@ -1,4 +1,4 @@
-"""``trimaran train``: one run, from JSONL rows to a sealed adapter, readable from top to bottom."""
+"""``trimaran train``: one run, from JSONL rows to a sealed result, readable from top to bottom."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from peft import PeftModel
 from transformers import set_seed
 
 from checkpoints.errors import ConfigError
@@ -26,18 +27,21 @@ from training.callbacks.loss_curve import LossCurve
 from training.callbacks.metrics_file import MetricsFile
 from training.callbacks.progress_bar import ProgressBar
 from training.callbacks.throughput import Throughput
+from training.checkpoint import write_checkpoint
 from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
 from training.data.encoding import RowEncoder, encode_rows
 from training.data.formats import Row
 from training.data.split import load_split
-from training.methods.registry import load_method
+from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
+from training.optimizers import check_optimizer
+from training.precision import base_dtype
 from training.resume import RunDirectory
 from training.trainer import build_trainer
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
+    from transformers import PreTrainedModel, TrainerCallback
 
 __all__ = ["train"]
 
@@ -47,7 +51,7 @@ DEFAULT_MAX_LENGTH = 2048
 
 
 def train(config: TrainConfig) -> Path:
-    """Fine-tune and return the adapter directory, ``config.output / "adapter"``.
+    """Fine-tune and return the result: ``adapter`` in ``config.output``, or ``checkpoint`` for method full.
 
     A run that was cut off continues from its last complete state; see :mod:`training.resume`.
 
@@ -56,6 +60,9 @@ def train(config: TrainConfig) -> Path:
         DataError: a row cannot be used.
         CheckpointError: the base cannot be read, or ``config.output`` holds a finished run.
     """
+    if config.dry_run:
+        raise ConfigError("dry_run = true trains nothing; training.dry_run.dry_run makes its table")
+    check_optimizer(config)
     directory = RunDirectory(config.output.absolute())
     directory.check(overwrite=config.overwrite)
     train_rows, eval_rows = load_split(config.data, seed=config.seed)
@@ -63,6 +70,7 @@ def train(config: TrainConfig) -> Path:
     _refuse_adapter(source)
     config = replace(config, dtype=resolve_dtype(config.dtype, config.device))
     if is_nf4(source):
+        _check_takes_nf4(config)
         config = replace(config, base_quantization="nf4")
 
     with _threads(config.threads):
@@ -74,16 +82,7 @@ def _train(
 ) -> Path:
     remote = {"trust_remote_code": config.trust_remote_code, "revision": config.revision}
     tokenizer = load_tokenizer(source, **remote)  # type: ignore[arg-type]
-    base_model = load_trainable_base(
-        source,
-        dtype=resolve_dtype(config.dtype, config.device),
-        device=config.device,
-        quantization=config.base_quantization,
-        double_quantization=config.double_quantization,
-        gradient_checkpointing=config.gradient_checkpointing,
-        trust_remote_code=config.trust_remote_code,
-        revision=config.revision,
-    )
+    base_model = _load_base(config, source, config.revision)
     base = base_manifest(source, base_model, tokenizer)
 
     encoder = RowEncoder(PromptEncoder(tokenizer, base.tokens), base.tokens)
@@ -96,10 +95,17 @@ def _train(
     data = fingerprints(config, Counter(row.where.rpartition(":")[0] for row in [*train_rows, *eval_rows]))
     state = directory.begin(config, _inputs(config, base, [asdict(item) for item in data]))
 
+    if state is not None and method_traits(config.method).result == "checkpoint":
+        # The Trainer goes by the names that weights have in the model and passes over those that checkpoints
+        # store under others, as the experts of a mixture.
+        del base_model
+        base_model = _load_base(config, str(state), None)
+
     set_seed(config.seed)  # of the adapter's initial weights
     model = load_method(config.method)(base_model, getattr(config, config.method))
-    # Empty until the end: PEFT would look on the hub for a base that is not a directory, at each saved state.
-    model.peft_config["default"].base_model_name_or_path = ""
+    if isinstance(model, PeftModel):
+        # Empty until the end: PEFT would look on the hub for a base that is no directory, at each state.
+        model.peft_config["default"].base_model_name_or_path = ""
 
     bar = ProgressBar()
     callbacks: list[TrainerCallback] = [
@@ -127,7 +133,7 @@ def _train(
         "training %s parameters on %d rows, the base in %s",
         f"{_trainable(model):,}",
         len(train_set),
-        config.base_quantization or config.dtype,
+        config.base_quantization or base_dtype(config),
     )
     try:
         with quiet_transformers():
@@ -135,15 +141,36 @@ def _train(
     finally:
         bar.close()
 
-    manifest = adapter_manifest(
-        config,
-        base,
-        model,
-        training_data=data,
-        metrics=_metrics(trainer.state.log_history),
+    metrics = _metrics(trainer.state.log_history)
+    if isinstance(model, PeftModel):
+        manifest = adapter_manifest(config, base, model, training_data=data, metrics=metrics)
+        write_adapter(directory.adapter, model, tokenizer, source=source, manifest=manifest)
+        return directory.adapter
+    write_checkpoint(
+        directory.checkpoint, config, base, model, tokenizer, training_data=data, metrics=metrics
     )
-    write_adapter(directory.adapter, model, tokenizer, source=source, manifest=manifest)
-    return directory.adapter
+    return directory.checkpoint
+
+
+def _load_base(config: TrainConfig, source: str, revision: str | None) -> PreTrainedModel:
+    return load_trainable_base(
+        source,
+        dtype=base_dtype(config),
+        device=config.device,
+        quantization=config.base_quantization,
+        double_quantization=config.double_quantization,
+        gradient_checkpointing=config.gradient_checkpointing,
+        trust_remote_code=config.trust_remote_code,
+        revision=revision,
+    )
+
+
+def _check_takes_nf4(config: TrainConfig) -> None:
+    if not method_traits(config.method).takes_quantized_base:
+        raise ConfigError(
+            f"model = {config.model} is NF4 and method = {config.method}: they clash, because 4-bit weights "
+            "cannot be trained; name the checkpoint it was quantized from, or use method = qlora"
+        )
 
 
 def _refuse_adapter(source: str) -> None:

@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-__all__ = ["ALIASES", "Apply", "load_method", "method_names", "resolve_method"]
+    from training.methods.traits import Traits
+
+__all__ = ["ALIASES", "Apply", "load_method", "method_names", "method_traits", "resolve_method"]
 
 # A name people use -> (the method it is, the base quantization it stands for).
 ALIASES: dict[str, tuple[str, str]] = {"qlora": ("lora", "nf4")}
 
 
 class Apply(Protocol):
-    """Puts a method's trainable weights on a frozen model."""
+    """Makes of a loaded base the model to train: an adapter on it, frozen, or itself."""
 
-    def __call__(self, model: PreTrainedModel, settings: Any) -> PeftModel: ...
+    def __call__(self, model: PreTrainedModel, settings: Any) -> PeftModel | PreTrainedModel: ...
 
 
 def method_names() -> list[str]:
@@ -42,6 +44,12 @@ def resolve_method(name: str) -> tuple[str, str | None]:
         known = ", ".join([*method_names(), *ALIASES])
         raise ConfigError(f"method = {name!r} is unknown; the methods are: {known}")
     return name, None
+
+
+def method_traits(name: str) -> Traits:
+    """Return the traits of method ``name`` (not an alias); nothing heavy is imported."""
+    traits: Traits = importlib.import_module(f"training.methods.{name}.config").TRAITS
+    return traits
 
 
 def load_method(name: str) -> Apply:

@@ -33,6 +33,8 @@ def apply(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
         lora_dropout=settings.dropout,
         target_modules=targets,
         bias="none",
+        use_rslora=settings.rslora,  # https://arxiv.org/abs/2312.03732
+        use_dora=settings.dora,  # https://arxiv.org/abs/2402.09353
     )
     with warnings.catch_warnings():
         # PEFT asks by the name that transformers 5 has deprecated.
