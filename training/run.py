@@ -43,7 +43,7 @@ from training.trainer import build_trainer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
 
-__all__ = ["train"]
+__all__ = ["DEFAULT_MAX_LENGTH", "check_source", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +67,9 @@ def train(config: TrainConfig) -> Path:
     directory.check(overwrite=config.overwrite)
     train_rows, eval_rows = load_split(config.data, seed=config.seed)
     source = resolve_source(config.model)
-    _refuse_adapter(source)
+    check_source(config, source)
     config = replace(config, dtype=resolve_dtype(config.dtype, config.device))
     if is_nf4(source):
-        _check_takes_nf4(config)
         config = replace(config, base_quantization="nf4")
 
     with _threads(config.threads):
@@ -165,18 +164,21 @@ def _load_base(config: TrainConfig, source: str, revision: str | None) -> PreTra
     )
 
 
-def _check_takes_nf4(config: TrainConfig) -> None:
-    if not method_traits(config.method).takes_quantized_base:
+def check_source(config: TrainConfig, source: str) -> None:
+    """Refuse a base that the method cannot start from.
+
+    Raises:
+        ConfigError: an adapter, or NF4 weights that would have to be trained.
+    """
+    kind = describe_source(source).kind
+    if kind == "adapter":
+        raise ConfigError(
+            f"model = {source} is an adapter; merge it first (trimaran merge) and train on the result"
+        )
+    if kind == "nf4" and not method_traits(config.method).takes_quantized_base:
         raise ConfigError(
             f"model = {config.model} is NF4 and method = {config.method}: they clash, because 4-bit weights "
             "cannot be trained; name the checkpoint it was quantized from, or use method = qlora"
-        )
-
-
-def _refuse_adapter(source: str) -> None:
-    if describe_source(source).kind == "adapter":
-        raise ConfigError(
-            f"model = {source} is an adapter; merge it first (trimaran merge) and train on the result"
         )
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from checkpoints.errors import UnsupportedCheckpoint
 
-__all__ = ["PLACEMENTS", "find_targets"]
+__all__ = ["PLACEMENTS", "decoder_layers", "find_targets"]
 
 # What transformers' decoder layers call these children. Whole names, never fragments: `gate` is in many.
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
@@ -27,7 +27,7 @@ def find_targets(model: Any, placement: str) -> set[str]:
     Raises:
         UnsupportedCheckpoint: no stack of decoder layers, or one without such a part.
     """
-    stack, layers = _decoder_layers(model)
+    stack, layers = decoder_layers(model)
     found = set()
     for index, layer in enumerate(layers):
         children = dict(layer.named_children())
@@ -35,7 +35,7 @@ def find_targets(model: Any, placement: str) -> set[str]:
             name = next((name for name in names if name in children), None)
             if name is None:
                 raise UnsupportedCheckpoint(
-                    f"bottleneck.placement = {placement}: layer {index} of the model ({type(layer).__name__}) "
+                    f"bottleneck.placement = {placement}: layer {index} of it ({type(layer).__name__}) "
                     f"has no part called {' or '.join(names)}, only {', '.join(children)}; "
                     "use another placement, or method = lora"
                 )
@@ -43,13 +43,17 @@ def find_targets(model: Any, placement: str) -> set[str]:
     return found
 
 
-def _decoder_layers(model: Any) -> tuple[str, nn.ModuleList]:
-    """Return the outermost list of as many modules as the model has layers, and its name."""
+def decoder_layers(model: Any) -> tuple[str, nn.ModuleList]:
+    """Return the name of the outermost list of as many modules as the model has layers, and the list.
+
+    Raises:
+        UnsupportedCheckpoint: there is none.
+    """
     count = model.config.get_text_config().num_hidden_layers
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count and len({*map(type, module)}) == 1:
+        if isinstance(module, nn.ModuleList) and len(module) == count:
             return name, module
     raise UnsupportedCheckpoint(
-        f"bottleneck adapters go behind the parts of decoder layers, and {type(model).__name__} has no list "
-        f"of {count} of them; use method = lora"
+        f"{type(model).__name__} has no list of its {count} decoder layers, so nothing can go behind their "
+        "parts; use method = lora"
     )
