@@ -10,7 +10,10 @@ from checkpoints.errors import CheckpointError
 from checkpoints.manifest import MANIFEST_NAME, Manifest, file_sha256, read_manifest
 from checkpoints.sources import describe_source, read_json
 
-__all__ = ["adapter_base", "adapter_manifest", "attach_adapter", "check_base_files"]
+__all__ = ["BUNDLED_BASE", "adapter_base", "adapter_manifest", "attach_adapter", "check_base_files"]
+
+BUNDLED_BASE = "base"
+"""Folder in an adapter's directory that holds its base, where both are served together."""
 
 
 def adapter_manifest(directory: Path) -> Manifest | None:
@@ -21,12 +24,14 @@ def adapter_manifest(directory: Path) -> Manifest | None:
 def adapter_base(directory: Path) -> str:
     """Return the path or hub id of the base an adapter was trained on.
 
-    Looked for in the manifest, then in ``adapter_config.json``; a relative path is tried from the
-    working directory and from the adapter's.
+    Looked for beside it (``BUNDLED_BASE``), in the manifest, then in ``adapter_config.json``; a relative
+    path is tried from the working directory and from the adapter's.
 
     Raises:
         CheckpointError: no base is named, or it is not there.
     """
+    if (directory / BUNDLED_BASE).is_dir():
+        return str(directory / BUNDLED_BASE)
     manifest = adapter_manifest(directory)
     named = [manifest.base.source] if manifest else []
     named.append(str(read_json(directory / "adapter_config.json").get("base_model_name_or_path") or ""))
@@ -60,6 +65,8 @@ def check_base_files(directory: Path, base: str | Path) -> None:
     manifest = adapter_manifest(directory)
     if manifest is None or not manifest.base.files:
         return
+    if Path(base) == directory / BUNDLED_BASE:  # sealed with the adapter
+        return
     found = {path.name: file_sha256(path) for path in describe_source(base).files}
     if found and found != manifest.base.files:
         different = sorted(
@@ -77,7 +84,19 @@ def attach_adapter(model: Any, directory: Path) -> Any:
     """Return a PEFT model: ``model`` with the adapter of ``directory`` on it, for inference."""
     from peft import PeftModel
 
+    settings = read_json(directory / "adapter_config.json")
+    if settings.get("peft_type") == "BOTTLENECK":
+        import checkpoints.bottleneck  # noqa: F401 - PEFT knows this method only then
+    if settings.get("use_dora"):
+        _keep_layout(model)
     with warnings.catch_warnings():
         # PEFT 0.21 reads an attribute that transformers 5 renamed; the user can do nothing about it.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         return PeftModel.from_pretrained(model, str(directory)).eval()
+
+
+def _keep_layout(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights on a CPU: DoRA reads them, and knows one layout only."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

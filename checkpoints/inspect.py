@@ -85,7 +85,8 @@ def _identity(manifest: Manifest) -> list[str]:
     if manifest.remote_code:
         lines.append("needs           --trust-remote-code (it runs Python code of its own)")
     if manifest.needs_import:
-        lines.append("needs           import checkpoints, before from_pretrained")
+        module = "checkpoints.bottleneck" if manifest.method == "bottleneck" else "checkpoints"
+        lines.append(f"needs           import {module}, before from_pretrained")
     return lines
 
 

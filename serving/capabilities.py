@@ -17,7 +17,8 @@ END = "<!-- end of capabilities -->"
 _CHECKPOINTS = {
     "base, full, merged LoRA or QLoRA": ("torch", "openvino", "onnx"),
     "NF4 (`trimaran quantize`)": ("torch",),
-    "adapter, not merged": (),
+    "bottleneck adapter, on its base": ("torch",),
+    "LoRA adapter, not merged": (),
 }
 """What training leaves -> the engines that take it; the exporters refuse the rest."""
 

@@ -25,13 +25,17 @@ class ExportConfig:
     POSITIONAL: ClassVar[tuple[str, ...]] = ("checkpoint",)
 
     checkpoint: Path
-    """Merged, quantized, full or base checkpoint with a manifest (not an adapter: merge it first)."""
+    """Merged, quantized, full or base checkpoint with a manifest; or a bottleneck adapter, which is served
+    on its base (any other adapter is merged first)."""
 
     repository: Path
     """Model repository to write into; made if it does not exist."""
 
     name: str = "llm"
     """Name of the model in Triton."""
+
+    base: str | None = None
+    """Of an adapter: where its base is now, if it moved since training; the same files."""
 
     version: int | None = None
     """Version to write; by default the next free one. A version that exists is never touched."""

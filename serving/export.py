@@ -20,6 +20,7 @@ from serving.engine.config import ENGINE_CONFIG_NAME
 from serving.engine_choice import choose_engine
 from serving.repository import find_versions
 from serving.triton_config import differences, infer_model_config, model_config, parse, render
+from serving.version_adapter import as_served, find_base, is_served_unmerged, write_adapter
 from serving.version_checkpoint import write_checkpoint
 
 __all__ = ["export"]
@@ -46,7 +47,11 @@ def export(config: ExportConfig) -> Path:
         raise ExportError(f"checkpoint {checkpoint} is no directory")
     manifest = read_manifest(checkpoint, verify=True)
     _check_exportable(config, manifest)
-    engine = choose_engine(config, manifest, _read_model_config(checkpoint, config.trust_remote_code))
+    base = find_base(config, manifest) if is_served_unmerged(manifest) else None
+    if base is not None:
+        manifest = as_served(manifest)
+    described = checkpoint if base is None or base.directory is None else base.directory
+    engine = choose_engine(config, manifest, _read_model_config(described, config.trust_remote_code))
     engine = replace(engine, trimaran_version=_own_version())
 
     repository = Path(config.repository).absolute()
@@ -60,7 +65,10 @@ def export(config: ExportConfig) -> Path:
         shutil.copyfile(_model_source("llm"), folder / "model.py")
         engine.write(folder / ENGINE_CONFIG_NAME)
         (folder / CHECKPOINT_FOLDER).mkdir()
-        write_checkpoint(checkpoint, manifest, folder / CHECKPOINT_FOLDER, engine, config)
+        if base is not None:
+            write_adapter(checkpoint, manifest, base, folder / CHECKPOINT_FOLDER)
+        else:
+            write_checkpoint(checkpoint, manifest, folder / CHECKPOINT_FOLDER, engine, config)
         # The front appears before the version, so that all that needs it finds it.
         if config.infer_model:
             _write_front(front, front_text)
@@ -78,10 +86,14 @@ def export(config: ExportConfig) -> Path:
 
 
 def _check_exportable(config: ExportConfig, manifest: Manifest) -> None:
-    if manifest.kind == "adapter":
+    if manifest.kind == "adapter" and not is_served_unmerged(manifest):
         raise ExportError(
             f"{config.checkpoint} is an adapter, which needs its base model; merge it first: "
             f"trimaran merge {config.checkpoint} --output MERGED, then export MERGED"
+        )
+    if config.base is not None and manifest.kind != "adapter":
+        raise ExportError(
+            f"base = {config.base} is for an adapter; {config.checkpoint} is a whole checkpoint"
         )
     if manifest.remote_code and not config.trust_remote_code:
         raise ExportError(

@@ -21,7 +21,7 @@ from serving.engine.config import EngineConfig
 from serving.engine.exporter import Exporter
 from serving.engine.registry import find_exporter
 
-__all__ = ["write_checkpoint"]
+__all__ = ["link", "write_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def write_checkpoint(
         files.append(MANIFEST_NAME)
     with progress() as bar:
         for name in bar.track(files, description=f"exporting for {engine.engine}"):
-            _link(checkpoint / name, target / name)
+            link(checkpoint / name, target / name)
     if not changes:
         return
     exporter.convert(checkpoint, target, engine)
@@ -122,7 +122,8 @@ def _measure(
     return {"fidelity": figures, "perplexity": figures["perplexity_candidate"]}
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """Make ``target`` a hard link to ``source``, or a copy on another file system."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         # The real file, not a link that may point into a cache that is cleaned.

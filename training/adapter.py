@@ -63,7 +63,8 @@ def adapter_manifest(
         training_data=training_data,
         metrics={**empty_metrics(), **metrics},
         remote_code=base.remote_code,
-        needs_import=base.needs_import,
+        # PEFT knows this method only after `import checkpoints.bottleneck`.
+        needs_import=base.needs_import or config.method == "bottleneck",
         parent=base.parent,
     )
 

@@ -56,7 +56,7 @@ def load_trainable_base(
     trust_remote_code: bool = False,
     revision: str | None = None,
 ) -> PreTrainedModel:
-    """Load a base to put an adapter on.
+    """Load a base to train, or to put an adapter on.
 
     An NF4 base gets what QLoRA (https://arxiv.org/abs/2305.14314) gives it: every tensor that is not packed
     goes to fp32, so norms and residuals lose nothing; the computation is ``dtype``, by autocast.

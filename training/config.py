@@ -9,8 +9,10 @@ from typing import ClassVar, Literal
 
 from checkpoints.errors import ConfigError
 from training.data.config import DataConfig
+from training.methods.bottleneck.config import BottleneckSettings
+from training.methods.full.config import FullSettings
 from training.methods.lora.config import LoraSettings
-from training.methods.registry import resolve_method
+from training.methods.registry import method_traits, resolve_method
 from training.moe.config import MoeSettings
 
 __all__ = ["MergeConfig", "TrainConfig"]
@@ -18,7 +20,7 @@ __all__ = ["MergeConfig", "TrainConfig"]
 
 @dataclass
 class TrainConfig:
-    """Fine-tune a model on JSONL rows; the result is OUTPUT/adapter."""
+    """Fine-tune a model on JSONL rows; the result is OUTPUT/adapter, or OUTPUT/checkpoint for method full."""
 
     model: str
     """Base model: a hub id, a checkpoint directory, a GGUF file, or a .pt/.bin file and its config.json."""
@@ -27,13 +29,20 @@ class TrainConfig:
     """Training and evaluation rows."""
 
     output: Path
-    """Run directory: adapter/ (the result), checkpoints/ (to resume from), metrics.jsonl, loss.png."""
+    """Run directory: adapter/ or checkpoint/ (the result), checkpoints/ (to resume from), metrics.jsonl,
+    loss.png."""
 
     method: str = "lora"
-    """Fine-tuning method: lora, or qlora for lora on an NF4 base."""
+    """Fine-tuning method: lora, qlora (lora on an NF4 base), bottleneck or full."""
 
     lora: LoraSettings = field(default_factory=LoraSettings)
     """Settings of the lora method."""
+
+    bottleneck: BottleneckSettings = field(default_factory=BottleneckSettings)
+    """Settings of the bottleneck method."""
+
+    full: FullSettings = field(default_factory=FullSettings)
+    """Settings of the full method."""
 
     moe: MoeSettings = field(default_factory=MoeSettings)
     """Routers and experts of a mixture of experts."""
@@ -53,8 +62,13 @@ class TrainConfig:
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     """Precision of the frozen base and the computation; auto is bf16 where it is fast, else fp32."""
 
-    learning_rate: float = 2e-4
-    """Highest learning rate, reached after the warm-up."""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = "adamw"
+    """AdamW with its states in 32 bits, in 8, or paged to the machine's memory where the GPU's runs out;
+    the last three need a CUDA GPU."""
+
+    learning_rate: float | None = None
+    """Highest learning rate, reached after the warm-up; none is the method's own: 2e-4 for lora, 3e-4 for
+    bottleneck, 1e-5 for full."""
 
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up; cosine and linear end at 0."""
@@ -116,10 +130,16 @@ class TrainConfig:
     tensorboard: bool = False
     """Write OUTPUT/tensorboard as well (needs the tensorboard extra)."""
 
+    dry_run: bool = False
+    """Print what would be trained and the memory it needs; train nothing, write nothing."""
+
     def __post_init__(self) -> None:
         self.method, implied = resolve_method(self.method)
         if implied == "nf4":
             self.base_quantization = "nf4"
+        traits = method_traits(self.method)
+        if self.learning_rate is None:
+            self.learning_rate = traits.learning_rate
         self.output = Path(self.output)
         positive = {
             "batch_size": self.batch_size,
@@ -154,6 +174,13 @@ class TrainConfig:
                 f"warmup_ratio = {self.warmup_ratio} and warmup_steps = {self.warmup_steps} clash: "
                 "give one of them"
             )
+        if self.base_quantization is not None and not traits.takes_quantized_base:
+            raise ConfigError(
+                f"base_quantization = {self.base_quantization} and method = {self.method} clash: 4-bit "
+                "weights cannot be trained; use method = qlora, or leave base_quantization out"
+            )
+        if self.method == "full" and self.full.weights == "bf16" and self.dtype == "fp32":
+            raise ConfigError("full.weights = bf16 and dtype = fp32 clash: weights in bf16 compute in bf16")
         if self.double_quantization and self.base_quantization is None:
             raise ConfigError("double_quantization needs base_quantization = nf4 (or method = qlora)")
 

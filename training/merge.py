@@ -19,7 +19,7 @@ from transformers.integrations.bitsandbytes import Bnb4bitDeserialize
 from checkpoints.adapters import attach_adapter, check_base_files
 from checkpoints.atomic import atomic_directory
 from checkpoints.base import base_manifest
-from checkpoints.errors import CheckpointError, ConfigError
+from checkpoints.errors import CheckpointError, ConfigError, UnsupportedCheckpoint
 from checkpoints.fidelity import calibration_batches, measure_fidelity
 from checkpoints.loading import DTYPES, describe_source, load_model, load_tokenizer
 from checkpoints.manifest import Manifest, Parent, manifest_sha256, read_manifest, seal
@@ -27,6 +27,8 @@ from checkpoints.prompt import PromptEncoder
 from checkpoints.quiet import quiet_transformers
 from training.base import is_nf4, resolve_source
 from training.config import MergeConfig
+from training.methods.registry import method_names, method_traits
+from training.rounding import round_weights
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -43,20 +45,19 @@ def merge(config: MergeConfig) -> Path:
     Raises:
         ConfigError: ``merge_base`` does not fit the way the adapter was trained.
         ManifestError: the adapter has no manifest, or its files differ from it.
-        CheckpointError: the base is not the one it was trained on, or ``config.output`` exists.
+        CheckpointError: there is nothing to merge, the base is not the one it was trained on, or
+            ``config.output`` exists.
+        UnsupportedCheckpoint: the adapter is of a method that cannot be merged.
     """
     manifest = read_manifest(config.adapter, verify=True)
-    if manifest.kind != "adapter":
-        raise CheckpointError(
-            f"{config.adapter} is a checkpoint of kind {manifest.kind}; only an adapter is merged"
-        )
+    _check_mergeable(config.adapter, manifest)
     source = resolve_source(config.base if config.base is not None else manifest.base.source)
     _check_merge_base(config, manifest, source)
     check_base_files(config.adapter, source)
 
     with atomic_directory(config.output, replace=config.overwrite) as directory:
         merged = merge_weights(config, manifest, source)
-        _round(merged, DTYPES[config.dtype])
+        round_weights(merged, DTYPES[config.dtype])
         tokenizer = load_tokenizer(config.adapter)
         merged.generation_config = GenerationConfig.from_pretrained(config.adapter)
         with quiet_transformers():
@@ -68,6 +69,25 @@ def merge(config: MergeConfig) -> Path:
         fidelity = _fidelity(config, manifest, source, directory) if config.fidelity else None
         seal(directory, _manifest(config, manifest, described, fidelity))
     return config.output
+
+
+def _check_mergeable(path: Path, manifest: Manifest) -> None:
+    if manifest.kind != "adapter" and manifest.method is not None and not _merges(manifest.method):
+        raise CheckpointError(
+            f"{path} is whole already (method {manifest.method}), so there is nothing to merge; "
+            f"go on with it: trimaran quantize {path}, or trimaran export {path}"
+        )
+    if manifest.kind != "adapter":
+        raise CheckpointError(f"{path} is a checkpoint of kind {manifest.kind}; only an adapter is merged")
+    if manifest.method is not None and not _merges(manifest.method):
+        raise UnsupportedCheckpoint(
+            f"{path} is a {manifest.method} adapter: its non-linearity fits into no weight of the base: it "
+            f"cannot be merged. Serve it unmerged, on its base: trimaran export {path} --repository MODELS"
+        )
+
+
+def _merges(method: str) -> bool:
+    return method not in method_names() or method_traits(method).merges
 
 
 def merge_weights(config: MergeConfig, manifest: Manifest, source: str) -> PreTrainedModel:
@@ -146,18 +166,6 @@ def _check_hub_files(source: str, base: PreTrainedModel, config: MergeConfig, ma
             f"{source} is not the base that {config.adapter} was trained on: its weight files differ; "
             "name the right one with --base"
         )
-
-
-def _round(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Cast the weights once; those that transformers keeps in fp32 stay there."""
-    keep = [*(model._keep_in_fp32_modules or []), *(model._keep_in_fp32_modules_strict or [])]
-    for name, parameter in model.named_parameters():
-        if not any(part in name for part in keep):
-            parameter.data = parameter.data.to(dtype)
-    if dtype == torch.float16:
-        infinite = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
-        if infinite:
-            raise ConfigError(f"dtype = fp16 cannot hold the values of {infinite[0]}; use bf16 or fp32")
 
 
 def _fidelity(config: MergeConfig, manifest: Manifest, source: str, directory: Path) -> dict[str, Any]:

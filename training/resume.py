@@ -3,7 +3,7 @@
 ::
 
     OUTPUT/
-    ├── adapter/        the result: a sealed checkpoint, there only when the run is finished
+    ├── adapter/        the result, there only when the run is finished; of full fine-tuning: checkpoint/
     ├── checkpoints/    states of the Trainer to resume from
     ├── run.json        what the run depends on: settings, hashes of base and data
     ├── metrics.jsonl   one row per logged step
@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from checkpoints.atomic import write_text_atomically
 from checkpoints.errors import CheckpointError, ConfigError
 from training.config import TrainConfig
+from training.methods.registry import method_names
 
 __all__ = ["RunDirectory", "settings_that_matter"]
 
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 # These change nothing of the result, or (the paths) are compared by the hashes of their files.
 _FREE = {
     "device",
+    "dry_run",
     "eval_steps",
     "log_steps",
     "model",
@@ -49,8 +51,9 @@ _FREE = {
     "threads",
 }
 _FREE_DATA = {"train", "eval"}
-# What the Trainer writes into a state, the last of them trainer_state.json.
-_STATE_FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+# What the Trainer writes into a state beside the weights, the last of them trainer_state.json.
+_STATE_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
+_INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,16 @@ class RunDirectory:
     @property
     def adapter(self) -> Path:
         return self.root / "adapter"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The result of full fine-tuning."""
+        return self.root / "checkpoint"
+
+    @property
+    def finished(self) -> Path | None:
+        """The result that is there, if any."""
+        return next((path for path in (self.adapter, self.checkpoint) if path.exists()), None)
 
     @property
     def checkpoints(self) -> Path:
@@ -99,15 +112,15 @@ class RunDirectory:
         """
         if self.root.exists() and not self.root.is_dir():
             raise CheckpointError(f"output = {self.root} is a file; name a directory")
-        foreign = (self.adapter, self.checkpoints)
+        foreign = (self.adapter, self.checkpoint, self.checkpoints)
         if not self.record.is_file() and any(path.exists() for path in foreign):
             raise CheckpointError(
                 f"output = {self.root} holds files but no {self.record.name}, so no run of ours made it; "
                 "choose another output"
             )
-        if self.adapter.exists() and not overwrite:
+        if self.finished is not None and not overwrite:
             raise CheckpointError(
-                f"{self.adapter} exists already: this run is finished; choose another output, or "
+                f"{self.finished} exists already: this run is finished; choose another output, or "
                 "--overwrite to train again"
             )
 
@@ -121,8 +134,7 @@ class RunDirectory:
             ConfigError: there is a state, but of a run with other settings or inputs.
         """
         wanted = json.loads(json.dumps({"settings": settings_that_matter(config), **inputs}))
-        finished = self.adapter.exists()
-        if finished or config.resume == "never":
+        if self.finished is not None or config.resume == "never":
             self._clear()
         state = self._last_complete_state()
         if state is not None:
@@ -140,7 +152,7 @@ class RunDirectory:
         return state
 
     def _clear(self) -> None:
-        for path in (self.adapter, self.checkpoints, self.tensorboard):
+        for path in (self.adapter, self.checkpoint, self.checkpoints, self.tensorboard):
             shutil.rmtree(path, ignore_errors=True)
         for path in (self.metrics, self.loss_curve, self.experts, self.experts_plot, self.record):
             path.unlink(missing_ok=True)
@@ -162,7 +174,8 @@ def settings_that_matter(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that the result depends on, as JSON values."""
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
     data = {key: value for key, value in settings["data"].items() if key not in _FREE_DATA}
-    return {**{key: value for key, value in settings.items() if key not in _FREE}, "data": data}
+    free = _FREE | ({*method_names()} - {config.method})  # other methods' settings
+    return {**{key: value for key, value in settings.items() if key not in free}, "data": data}
 
 
 def _is_complete(state: Path) -> bool:
@@ -170,15 +183,27 @@ def _is_complete(state: Path) -> bool:
         return False
     try:
         json.loads((state / "trainer_state.json").read_text(encoding="utf-8"))
-        with safe_open(state / "adapter_model.safetensors", framework="pt"):
-            return True
-    except (OSError, ValueError, SafetensorError):
+        weights = _weight_files(state)
+        for path in weights:
+            with safe_open(path, framework="pt"):
+                pass
+        return bool(weights)
+    except (OSError, ValueError, KeyError, SafetensorError):
         return False
+
+
+def _weight_files(state: Path) -> list[Path]:
+    """Return the files of the adapter or the model; of a model in several, those that its index names."""
+    if (state / _INDEX).is_file():
+        index = json.loads((state / _INDEX).read_text(encoding="utf-8"))
+        return [state / name for name in sorted({*index["weight_map"].values()})]
+    return [path for name in ("adapter_model", "model") if (path := state / f"{name}.safetensors").is_file()]
 
 
 def _first_difference(before: Any, now: Any, where: str = "") -> str | None:
     if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
+        # Another method has other settings: the method itself is what to name.
+        for key in sorted(before.keys() | now.keys(), key=lambda key: (key != "method", key)):
             name = key if where in ("", "settings") else f"{where}.{key}"
             found = _first_difference(before.get(key), now.get(key), name)
             if found:

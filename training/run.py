@@ -1,4 +1,4 @@
-"""``trimaran train``: one run, from JSONL rows to a sealed adapter, readable from top to bottom."""
+"""``trimaran train``: one run, from JSONL rows to a sealed result, readable from top to bottom."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from peft import PeftModel
 from transformers import set_seed
 
 from checkpoints.errors import ConfigError
@@ -27,6 +28,7 @@ from training.callbacks.metrics_file import MetricsFile
 from training.callbacks.preemption import EXIT_CODE, Preemption
 from training.callbacks.progress_bar import ProgressBar
 from training.callbacks.throughput import Throughput
+from training.checkpoint import write_checkpoint
 from training.chunked_loss import chunked_loss
 from training.config import TrainConfig
 from training.data.collator import PaddingCollator
@@ -35,16 +37,18 @@ from training.data.encoding import RowEncoder, encode_rows
 from training.data.formats import Row
 from training.data.packing import PackedDataset, check_packing, pack_rows
 from training.data.split import load_split
-from training.methods.registry import load_method
+from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
 from training.moe.setup import prepare_moe, trained_routers
+from training.optimizers import check_optimizer
+from training.precision import base_dtype
 from training.resume import RunDirectory
 from training.trainer import build_trainer
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
+    from transformers import PreTrainedModel, TrainerCallback
 
-__all__ = ["train"]
+__all__ = ["DEFAULT_MAX_LENGTH", "check_source", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +56,7 @@ DEFAULT_MAX_LENGTH = 2048
 
 
 def train(config: TrainConfig) -> Path:
-    """Fine-tune and return the adapter directory, ``config.output / "adapter"``.
+    """Fine-tune and return the result: ``adapter`` in ``config.output``, or ``checkpoint`` for method full.
 
     A run that was cut off continues from its last complete state; see :mod:`training.resume`. On SIGTERM it
     saves its state and ends the process.
@@ -63,11 +67,14 @@ def train(config: TrainConfig) -> Path:
         DataError: a row cannot be used.
         CheckpointError: the base cannot be read, or ``config.output`` holds a finished run.
     """
+    if config.dry_run:
+        raise ConfigError("dry_run = true trains nothing; training.dry_run.dry_run makes its table")
+    check_optimizer(config)
     directory = RunDirectory(config.output.absolute())
     directory.check(overwrite=config.overwrite)
     train_rows, eval_rows = load_split(config.data, seed=config.seed)
     source = resolve_source(config.model)
-    _refuse_adapter(source)
+    check_source(config, source)
     config = replace(config, dtype=resolve_dtype(config.dtype, config.device))
     if is_nf4(source):
         config = replace(config, base_quantization="nf4")
@@ -81,16 +88,7 @@ def _train(
 ) -> Path:
     remote = {"trust_remote_code": config.trust_remote_code, "revision": config.revision}
     tokenizer = load_tokenizer(source, **remote)  # type: ignore[arg-type]
-    base_model = load_trainable_base(
-        source,
-        dtype=resolve_dtype(config.dtype, config.device),
-        device=config.device,
-        quantization=config.base_quantization,
-        double_quantization=config.double_quantization,
-        gradient_checkpointing=config.gradient_checkpointing,
-        trust_remote_code=config.trust_remote_code,
-        revision=config.revision,
-    )
+    base_model = _load_base(config, source, config.revision)
     base = base_manifest(source, base_model, tokenizer)
     routers = trained_routers(base_model, config.moe)
 
@@ -104,10 +102,17 @@ def _train(
     data = fingerprints(config, Counter(row.where.rpartition(":")[0] for row in [*train_rows, *eval_rows]))
     state = directory.begin(config, _inputs(config, base, [asdict(item) for item in data]))
 
+    if state is not None and method_traits(config.method).result == "checkpoint":
+        # The Trainer goes by the names that weights have in the model and passes over those that checkpoints
+        # store under others, as the experts of a mixture.
+        del base_model
+        base_model = _load_base(config, str(state), None)
+
     set_seed(config.seed)  # of the adapter's initial weights
     model = load_method(config.method)(base_model, getattr(config, config.method), routers)
-    # Empty until the end: PEFT would look on the hub for a base that is not a directory, at each saved state.
-    model.peft_config["default"].base_model_name_or_path = ""
+    if isinstance(model, PeftModel):
+        # Empty until the end: PEFT would look on the hub for a base that is no directory, at each state.
+        model.peft_config["default"].base_model_name_or_path = ""
 
     moe = prepare_moe(model, config.moe, directory.experts, directory.experts_plot)
     bar, preemption = ProgressBar(), Preemption()
@@ -141,7 +146,7 @@ def _train(
         "training %s parameters on %d rows, the base in %s",
         f"{_trainable(model):,}",
         len(train_set),
-        config.base_quantization or config.dtype,
+        config.base_quantization or base_dtype(config),
     )
     try:
         shortest = min(train_set.rows, key=lambda row: len(row.input_ids))
@@ -159,21 +164,45 @@ def _train(
         )
         raise SystemExit(EXIT_CODE)
 
-    manifest = adapter_manifest(
-        config,
-        base,
-        model,
-        training_data=data,
-        metrics=_metrics(trainer.state.log_history),
+    metrics = _metrics(trainer.state.log_history)
+    if isinstance(model, PeftModel):
+        manifest = adapter_manifest(config, base, model, training_data=data, metrics=metrics)
+        write_adapter(directory.adapter, model, tokenizer, source=source, manifest=manifest)
+        return directory.adapter
+    write_checkpoint(
+        directory.checkpoint, config, base, model, tokenizer, training_data=data, metrics=metrics
     )
-    write_adapter(directory.adapter, model, tokenizer, source=source, manifest=manifest)
-    return directory.adapter
+    return directory.checkpoint
 
 
-def _refuse_adapter(source: str) -> None:
-    if describe_source(source).kind == "adapter":
+def _load_base(config: TrainConfig, source: str, revision: str | None) -> PreTrainedModel:
+    return load_trainable_base(
+        source,
+        dtype=base_dtype(config),
+        device=config.device,
+        quantization=config.base_quantization,
+        double_quantization=config.double_quantization,
+        gradient_checkpointing=config.gradient_checkpointing,
+        trust_remote_code=config.trust_remote_code,
+        revision=revision,
+    )
+
+
+def check_source(config: TrainConfig, source: str) -> None:
+    """Refuse a base that the method cannot start from.
+
+    Raises:
+        ConfigError: an adapter, or NF4 weights that would have to be trained.
+    """
+    kind = describe_source(source).kind
+    if kind == "adapter":
         raise ConfigError(
             f"model = {source} is an adapter; merge it first (trimaran merge) and train on the result"
+        )
+    if kind == "nf4" and not method_traits(config.method).takes_quantized_base:
+        raise ConfigError(
+            f"model = {config.model} is NF4 and method = {config.method}: they clash, because 4-bit weights "
+            "cannot be trained; name the checkpoint it was quantized from, or use method = qlora"
         )
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
 from training.data.packing import BatchCollator, PackedDataset
 from training.moe.setup import MoeRun
+from training.optimizers import OPTIMIZERS
+from training.precision import autocasts
 
 __all__ = ["build_trainer", "training_arguments"]
 
@@ -43,10 +45,8 @@ def training_arguments(config: TrainConfig, checkpoints: Path, *, evaluate: bool
         "warmup_steps": warmup,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
-        "optim": "adamw_torch",
-        # A bf16 base computes in bf16 by itself. An NF4 base has its other tensors in fp32 (see
-        # training.base), so there autocast sets the precision of the computation.
-        "bf16": config.base_quantization is not None and config.dtype == "bf16",
+        "optim": OPTIMIZERS[config.optimizer].trainer_name,
+        "bf16": autocasts(config),
         "logging_strategy": "steps",
         "logging_steps": config.log_steps,
         # The filter would hide a NaN loss behind the average of the steps before.
@@ -77,7 +77,7 @@ def training_arguments(config: TrainConfig, checkpoints: Path, *, evaluate: bool
 
 def build_trainer(
     config: TrainConfig,
-    model: PeftModel,
+    model: PeftModel | PreTrainedModel,
     *,
     train: EncodedDataset | PackedDataset,
     evaluation: EncodedDataset | None,

@@ -60,7 +60,7 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "train",
-            "fine-tune a base model on JSONL data; writes an adapter",
+            "fine-tune a base model on JSONL data; writes an adapter, or a whole checkpoint",
             "training.config:TrainConfig",
             "train",
             (
@@ -69,6 +69,7 @@ COMMANDS: dict[str, Command] = {
                 "--output out/mine",
                 "trimaran train --model HuggingFaceTB/SmolLM2-135M-Instruct --data.train a.jsonl,b.jsonl "
                 "--output out/mine --lora.rank 8 --lora.target-modules q_proj,v_proj",
+                "trimaran train --config recipes/deepseek-7b/full.yaml --dry-run",
             ),
         ),
         Command(

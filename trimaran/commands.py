@@ -46,10 +46,16 @@ def inspect(config: InspectConfig) -> int:
 
 
 def train(config: TrainConfig) -> int:
-    """Train, and say where the adapter is."""
+    """Train, and say where the result is; or only say what that would take."""
+    if config.dry_run:
+        from training.dry_run import dry_run
+
+        print(dry_run(config))
+        return DONE
     from training.run import train as run
 
-    print(f"adapter: {run(config)}")
+    result = run(config)
+    print(f"{result.name}: {result}")
     return DONE
 
 

@@ -13,16 +13,23 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-__all__ = ["ALIASES", "Apply", "load_method", "method_names", "resolve_method"]
+    from training.methods.traits import Traits
+
+__all__ = ["ALIASES", "Apply", "load_method", "method_names", "method_traits", "resolve_method"]
 
 # A name people use -> (the method it is, the base quantization it stands for).
 ALIASES: dict[str, tuple[str, str]] = {"qlora": ("lora", "nf4")}
 
 
 class Apply(Protocol):
-    """Puts a method's trainable weights on a frozen model; ``whole`` names modules to train as they are."""
+    """Makes of a loaded base the model to train: an adapter on it, frozen, or itself.
 
-    def __call__(self, model: PreTrainedModel, settings: Any, whole: Sequence[str] = ()) -> PeftModel: ...
+    ``whole`` names modules that are trained as they are, which only some methods can.
+    """
+
+    def __call__(
+        self, model: PreTrainedModel, settings: Any, whole: Sequence[str] = ()
+    ) -> PeftModel | PreTrainedModel: ...
 
 
 def method_names() -> list[str]:
@@ -43,6 +50,12 @@ def resolve_method(name: str) -> tuple[str, str | None]:
         known = ", ".join([*method_names(), *ALIASES])
         raise ConfigError(f"method = {name!r} is unknown; the methods are: {known}")
     return name, None
+
+
+def method_traits(name: str) -> Traits:
+    """Return the traits of method ``name`` (not an alias); nothing heavy is imported."""
+    traits: Traits = importlib.import_module(f"training.methods.{name}.config").TRAITS
+    return traits
 
 
 def load_method(name: str) -> Apply:

@@ -61,6 +61,10 @@ def prepare_moe(model: nn.Module, settings: MoeSettings, rows: Path, plot: Path)
     routers = find_routers(model)
     if not routers:
         return None
+    if settings.router == "frozen":  # full fine-tuning would train them with the rest
+        for router in routers:
+            for module in router.modules:
+                module.requires_grad_(False)
     parameters = _trainable_parameters(routers)
     statistics = ExpertStatistics()
     callbacks: list[TrainerCallback] = [

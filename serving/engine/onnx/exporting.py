@@ -49,6 +49,10 @@ class OnnxExporter(Exporter):
         Raises:
             UnsupportedCheckpoint: the model cannot be served exactly.
         """
+        if manifest.kind == "adapter":
+            raise UnsupportedCheckpoint(
+                f"the onnx engine converts whole checkpoints, not a {manifest.method} adapter on its base"
+            )
         if manifest.quantization is not None:
             raise UnsupportedCheckpoint(
                 "the onnx engine takes unquantized checkpoints, not nf4, and quantizes them itself "

@@ -50,6 +50,10 @@ class OpenVinoExporter(Exporter):
         Raises:
             UnsupportedCheckpoint: the model cannot be served exactly.
         """
+        if manifest.kind == "adapter":
+            raise UnsupportedCheckpoint(
+                f"the openvino engine converts whole checkpoints, not a {manifest.method} adapter on its base"
+            )
         if config.device == "cuda":
             raise UnsupportedCheckpoint("the openvino engine runs on CPUs, not on a GPU")
         if manifest.quantization is not None:

@@ -46,6 +46,15 @@ class TorchExporter(Exporter):
         Raises:
             UnsupportedCheckpoint: the model cannot be served exactly.
         """
+        if manifest.kind == "adapter" and config.weights != self.default_weights(manifest):
+            raise UnsupportedCheckpoint(
+                f"an adapter on its base is served in the precision it was trained in, "
+                f"{self.default_weights(manifest)}, not {config.weights}; leave --weights out"
+            )
+        if manifest.kind == "adapter" and config.device_map != "none":
+            raise UnsupportedCheckpoint(
+                "device_map spreads whole checkpoints over GPUs, not an adapter on its base; leave it out"
+            )
         quantized = manifest.quantization is not None
         if quantized != (config.weights == "nf4"):
             raise UnsupportedCheckpoint(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from checkpoints.loading import DTYPES, empty_model, load_model
+from checkpoints.loading import DTYPES, describe_source, empty_model, load_model
 from serving.engine.config import EngineConfig
 
 __all__ = ["load_in_precision"]
@@ -29,6 +29,8 @@ def load_in_precision(checkpoint: Path, config: EngineConfig) -> PreTrainedModel
         trust_remote_code=config.trust_remote_code,
         device_map=device_map,
     )
+    if describe_source(checkpoint).kind == "adapter":
+        model = model.get_base_model()  # with the adapter's layers in it; PEFT's wrapper has nothing to add
     if config.weights == "nf4" and config.kv_dtype == "fp32":
         # What quantization left alone (embeddings, norms, the head) is still in 16 bit.
         for values in (*model.parameters(), *model.buffers()):

@@ -42,6 +42,8 @@ def apply(model: PreTrainedModel, settings: LoraSettings, whole: Sequence[str] =
         target_parameters=expert_parameters(model) if settings.experts else None,
         modules_to_save=list(whole) or None,
         bias="none",
+        use_rslora=settings.rslora,  # https://arxiv.org/abs/2312.03732
+        use_dora=settings.dora,  # https://arxiv.org/abs/2402.09353
     )
     with warnings.catch_warnings():
         # PEFT asks by the name that transformers 5 has deprecated.

@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass
 
 from checkpoints.errors import ConfigError
+from training.methods.traits import Traits
 
-__all__ = ["ALL_LINEAR", "LoraSettings"]
+__all__ = ["ALL_LINEAR", "TRAITS", "LoraSettings"]
 
 ALL_LINEAR = "all-linear"
+
+TRAITS = Traits(learning_rate=2e-4)
 
 
 @dataclass
@@ -27,6 +30,12 @@ class LoraSettings:
 
     target_modules: str | list[str] = ALL_LINEAR
     """Names of the layers to adapt, such as [q_proj, v_proj]; all-linear is all of them but the head."""
+
+    rslora: bool = False
+    """Multiply the update by alpha / sqrt(rank) instead: high ranks then learn as fast as low ones."""
+
+    dora: bool = False
+    """Train the magnitude of each weight apart from its direction: better at low ranks, slower."""
 
     experts: bool = False
     """Adapt the routed experts of a mixture as well, which are no linear layers; needs dropout 0."""

@@ -1,0 +1,107 @@
+"""What autograd keeps of each token for the backward pass, from the structure of the model.
+
+As transformers' modelling code makes it, with an attention that does not keep its scores (FlashAttention,
+PyTorch's SDPA). ``tests/training/test_dry_run.py`` holds it against what autograd really keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from checkpoints.bottleneck.placement import decoder_layers
+from training.config import TrainConfig
+from training.precision import autocasts
+
+__all__ = ["activation_bytes", "fused_experts"]
+
+# Of each number of the logits: log-softmax and its gradient in fp32; and logits and their gradient in bf16, or
+# the logits in fp32.
+_LOSS_BYTES = 12
+_FP32, _MASK = 4, 1
+
+
+def activation_bytes(config: TrainConfig, model: Any) -> int:
+    """Return the bytes per token that are there when the backward pass begins.
+
+    Args:
+        config: with ``dtype`` resolved.
+        model: with the method's weights on it; on the meta device is enough.
+    """
+    text = model.config.get_text_config()
+    compute = 2 if config.dtype == "bf16" else _FP32
+    _, layers = decoder_layers(model)
+    kept = [_layer_bytes(config, layer, text, compute) for layer in layers]
+    whole = sum(kept)
+    if config.gradient_checkpointing:
+        # The input of each layer, and all of one layer's own while it is computed again.
+        whole = len(kept) * text.hidden_size * (_FP32 if autocasts(config) else compute) + max(kept)
+    return whole + _FP32 * text.hidden_size + _LOSS_BYTES * int(text.vocab_size)
+
+
+def fused_experts(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the weights that hold all experts of a layer, ``[experts, out, in]``."""
+    for module in model.modules():
+        if not isinstance(module, nn.Conv1d):  # its weight is 3-D too
+            yield from (value for value in module.parameters(recurse=False) if value.ndim == 3)
+
+
+def _layer_bytes(config: TrainConfig, layer: nn.Module, text: Any, compute: int) -> int:
+    """Return what one decoder layer keeps of a token.
+
+    Each product makes autograd keep one thing: its output, which attention, activation or a multiplication
+    reads; or, where that only joins the residual, its input, which the operation before keeps. A product
+    whose weight is trained, or that has a LoRA beside it, keeps its input as well.
+    """
+    hidden = int(text.hidden_size)
+    full, autocast = config.method == "full", autocasts(config)
+    # Autocast makes a bf16 copy of the input for each product, and adapters in fp32 a copy of a bf16 one;
+    # else all products of one input share it.
+    copies = autocast or compute != _FP32
+    adapter = 2 if autocast else _FP32
+    total, shared = 0, set[int]()
+
+    def keep_input(size: int, width: int, copied: bool) -> int:
+        new = copied or size not in shared
+        shared.add(size)
+        return size * width if new else 0
+
+    for name, module in layer.named_modules():
+        if "lora_" in name or "bottleneck_" in name:
+            continue  # counted with what they belong to
+        if _is_norm(module):
+            size = module.weight.numel()
+            total += _FP32 * size + ((_FP32 if autocast else compute) * size if full else 0)
+        elif isinstance(module, (nn.Linear, Conv1D)):
+            into, out = _sizes(module)
+            total += compute * (into if out == hidden else out)
+            total += keep_input(into, compute, autocast) if full else 0
+        elif hasattr(module, "lora_A"):
+            dropout = config.lora.dropout > 0
+            total += keep_input(module.in_features, adapter, copies or dropout)
+            total += adapter * config.lora.rank + (_MASK * module.in_features if dropout else 0)
+            total += 2 * compute * module.out_features if config.lora.dora else 0
+        elif hasattr(module, "bottleneck_down"):
+            total += adapter * (hidden + 2 * config.bottleneck.size)
+            total += (adapter + _MASK) * hidden if config.bottleneck.dropout else 0
+    chosen = int(getattr(text, "num_experts_per_tok", None) or 1)
+    for weight in fused_experts(layer):
+        out, into = weight.shape[1:]
+        total += chosen * compute * ((into if out == hidden else out) + (into if full else 0))
+    return total
+
+
+def _sizes(module: nn.Module) -> tuple[int, int]:
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    into, out = module.weight.shape  # Conv1D is a Linear whose weight is stored transposed
+    return int(into), int(out)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, torch.Tensor) and weight.ndim == 1 and type(module).__name__.endswith("Norm")

@@ -1,0 +1,103 @@
+"""How much memory a run takes: weights, gradients, optimizer states, activations.
+
+Everything is computed from the model's structure; it may lie on the meta device. Activations are what
+autograd keeps from the forward for the backward pass, as the modelling code of transformers makes it, with
+an attention that does not keep its scores (FlashAttention, PyTorch's SDPA). What libraries and allocators
+take beside is not in it: about 1 GiB on a CPU or GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.base import get_keys_to_not_convert
+from transformers.quantizers.quantizers_utils import should_convert_module
+
+from checkpoints.sizes import parameter_count
+from training.activation_estimate import activation_bytes, fused_experts
+from training.config import TrainConfig
+from training.methods.registry import load_method
+from training.optimizers import OPTIMIZERS
+from training.precision import autocasts, base_dtype
+
+__all__ = ["MemoryEstimate", "estimate_memory"]
+
+_BYTES = {"bf16": 2, "fp32": 4}
+# Half a byte, and of each block of 64 a scale: in fp32, or (double quantization) in 8 bits with one in fp32
+# for 256 of them. https://arxiv.org/abs/2305.14314, section 3.
+_NF4 = 0.5 + 4 / 64
+_NF4_DOUBLE = 0.5 + 1 / 64 + 4 / (64 * 256)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes, and what they are for."""
+
+    parameters: int
+    """Of the base."""
+    trainable: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    tokens: int
+    """Rows times tokens of one forward pass that ``activations`` is for."""
+
+    @property
+    def total(self) -> int:
+        """The most that is there at once: all of it, when the backward pass of a later step begins."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def estimate_memory(config: TrainConfig, base: Any, max_length: int) -> MemoryEstimate:
+    """Return what a run of ``config`` takes.
+
+    Args:
+        config: with ``dtype`` resolved.
+        base: the model of ``config.model``, on the meta device; the method is put on it in place.
+        max_length: tokens of a row.
+    """
+    parameters = parameter_count(base)
+    packed = _packed_parameters(base) if config.base_quantization == "nf4" else 0
+    with torch.device("meta"):
+        model = load_method(config.method)(base, getattr(config, config.method))
+    trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    trained_bytes = 4 if config.method != "full" else _BYTES[base_dtype(config)]
+    frozen = parameters if config.method != "full" else 0
+    weights = trainable * trained_bytes + _frozen_bytes(config, frozen, packed)
+    if autocasts(config):
+        # Autocast keeps a bf16 copy of every trained weight until the backward pass is over.
+        weights += 2 * trainable
+    state = OPTIMIZERS[config.optimizer].state_bytes
+    tokens = config.batch_size * max_length
+    return MemoryEstimate(
+        parameters=parameters,
+        trainable=trainable,
+        weights=round(weights),
+        gradients=trainable * trained_bytes,
+        optimizer=round(trainable * (2 * trained_bytes if state is None else state)),
+        activations=tokens * activation_bytes(config, model),
+        tokens=tokens,
+    )
+
+
+def _frozen_bytes(config: TrainConfig, frozen: int, packed: int) -> float:
+    if config.base_quantization != "nf4":
+        return frozen * _BYTES[base_dtype(config)]
+    # Whatever is not packed goes to fp32 (see ``training.base``).
+    return packed * (_NF4_DOUBLE if config.double_quantization else _NF4) + (frozen - packed) * 4
+
+
+def _packed_parameters(model: Any) -> int:
+    """Return how many parameters NF4 packs: the Linear layers but the head, and fused experts."""
+    kept = get_keys_to_not_convert(model)
+    linear = sum(
+        module.weight.numel()
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and should_convert_module(name, kept)
+    )
+    return linear + sum(value.numel() for value in fused_experts(model))
