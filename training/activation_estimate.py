@@ -19,8 +19,8 @@ from training.precision import autocasts
 
 __all__ = ["activation_bytes", "fused_experts"]
 
-# Of each number of the logits: log-softmax and its gradient in fp32; and logits and their gradient in bf16, or
-# the logits in fp32.
+# Of each number of the logits: log-softmax and its gradient in fp32; and logits and their gradient in bf16,
+# or the logits in fp32.
 _LOSS_BYTES = 12
 _FP32, _MASK = 4, 1
 
