@@ -62,7 +62,7 @@ def _compare(methods: Mapping[str, Any]) -> list[str]:
         f"Often quoted: {quoted}; and 0.7% trained for r=16 on q and v. Why it is otherwise here:",
         "",
         "- **Memory.** Those figures are of weights, gradients and optimizer states of a model of billions "
-        "of parameters. A small model's memory is mostly activations and logits (a vocabulary of 49,152 for 576 "
+        "of parameters. A small model's memory is mostly activations and logits (49,152 words for 576 "
         "numbers), which every method has. `trimaran train --dry-run` splits the sum for your model.",
         "- **Speed.** No method saves the forward pass, and adapters save only the products that weight "
         "gradients need: a third of all. Their own small products, copies and, on NF4, unpacking weights at "

@@ -18,7 +18,9 @@ from serving.engine.config import EngineConfig
 from serving.engine.registry import load_engine
 from serving.engine.request import GenerationRequest, SamplingParameters
 from serving.export import export
+from serving.triton_server import TritonServer
 from tests.equality import assert_equal_tokens, generate_greedily
+from tests.serving.endpoint import post
 from tests.serving.engine.engines import drive, token_ids
 from tests.tiny_models import save_tiny_llama
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
@@ -123,3 +125,19 @@ def test_a_base_is_for_adapters_only(base: Path, adapter: Path, tmp_path: Path) 
     seal(checkpoint, replace(read_manifest(adapter), kind="merged", method=None, parent=None))
     with pytest.raises(ExportError, match=r"base = x is for an adapter"):
         export(ExportConfig(checkpoint, tmp_path / "models", base="x"))
+
+
+@pytest.mark.triton
+def test_a_real_triton_serves_it(adapter: Path, tmp_path: Path) -> None:
+    export(ExportConfig(adapter, tmp_path / "models", threads=1, slots=2, device="cpu"))
+    manifest = read_manifest(adapter)
+    ids = PromptEncoder(load_tokenizer(adapter), manifest.tokens).encode_text(PROMPTS[0])
+    model = load_model(adapter, dtype="fp32", device="cpu")
+    reference = generate_greedily(model, ids, 16, manifest.tokens.stop)
+    with TritonServer(tmp_path / "models") as server:
+        status, answer = post(
+            f"{server.http_url}/v2/models/llm/generate", {"input_ids": ids, "max_tokens": 16}
+        )
+    assert status == 200, answer
+    found = answer["output_ids"]
+    assert_equal_tokens([reference], [found if isinstance(found, list) else [found]])

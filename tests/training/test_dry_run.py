@@ -98,7 +98,7 @@ def test_activations_are_what_autograd_keeps(settings: dict[str, Any], dtype: st
 
 def test_the_parts_of_a_7b_by_arithmetic() -> None:
     """DeepSeek-7B: 6.91 billion parameters, of which NF4 packs the linear layers of the 30 layers."""
-    lora = 2 * 16 * 30 * (4 * (4096 + 4096) + 3 * (4096 + 11008)) // 2
+    lora = 16 * 30 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
     found = estimate_memory(
         config_of(method="lora", lora=LoraSettings(rank=16), dtype="bf16"), empty(DEEPSEEK_7B), LENGTH
     )
