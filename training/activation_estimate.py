@@ -19,8 +19,8 @@ from training.precision import autocasts
 
 __all__ = ["activation_bytes", "fused_experts"]
 
-# Of each number of the logits: log-softmax and its gradient in fp32; and logits and their gradient in bf16, or
-# the logits in fp32.
+# Of each number of the logits: log-softmax and its gradient in fp32; and logits and their gradient in bf16,
+# or the logits in fp32.
 _LOSS_BYTES = 12
 _FP32, _MASK = 4, 1
 
@@ -40,7 +40,11 @@ def activation_bytes(config: TrainConfig, model: Any) -> int:
     if config.gradient_checkpointing:
         # The input of each layer, and all of one layer's own while it is computed again.
         whole = len(kept) * text.hidden_size * (_FP32 if autocasts(config) else compute) + max(kept)
-    return whole + _FP32 * text.hidden_size + _LOSS_BYTES * int(text.vocab_size)
+    hidden = int(text.hidden_size)
+    last = _FP32 * hidden  # the norm before the head
+    if config.method == "full":
+        last += 2 * compute * hidden  # for the gradients of its weight and of the head's
+    return whole + last + _LOSS_BYTES * int(text.vocab_size)
 
 
 def fused_experts(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -45,3 +45,22 @@ def test_a_name_that_matches_nothing_lists_the_layers(
         ConfigError, match=r"'(query|norm)' matches no linear layer.*down_proj.*q_proj.*v_proj"
     ):
         load_method("lora")(build_tiny_llama(tiny_tokenizer), LoraSettings(target_modules=targets))
+
+
+def test_rslora_divides_by_the_root_of_the_rank(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    scales = []
+    for rslora in (False, True):
+        settings = LoraSettings(rank=16, alpha=32, target_modules=["q_proj"], rslora=rslora)
+        adapted = load_method("lora")(build_tiny_llama(tiny_tokenizer), settings)
+        layer = adapted.base_model.model.model.layers[0].self_attn.q_proj
+        scales.append(layer.scaling["default"])
+    assert scales == [2.0, 8.0]
+
+
+def test_dora_starts_at_the_base_and_trains_magnitudes(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = torch.tensor([[5, 6, 7]])
+    expected = build_tiny_llama(tiny_tokenizer)(input_ids=ids).logits
+    adapted = load_method("lora")(build_tiny_llama(tiny_tokenizer), LoraSettings(rank=4, dora=True))
+    torch.testing.assert_close(adapted(input_ids=ids).logits, expected, atol=1e-5, rtol=1e-5)
+    trained = [name for name, p in adapted.named_parameters() if p.requires_grad]
+    assert len([name for name in trained if "lora_magnitude_vector" in name]) == 14

@@ -1,0 +1,179 @@
+"""The dry run: counts are exact, activations are what autograd keeps, and nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from checkpoints.errors import ConfigError
+from checkpoints.loading import load_model
+from tests.training.rows import chat_rows, tiny_config, write_jsonl
+from training.activation_estimate import activation_bytes
+from training.dry_run import dry_run, render
+from training.machine_memory import Memory, find_memory
+from training.memory_estimate import MemoryEstimate, estimate_memory
+from training.methods.bottleneck.config import BottleneckSettings
+from training.methods.lora.config import LoraSettings
+from training.methods.registry import load_method
+from training.precision import autocasts, base_dtype
+from training.run import train
+from trimaran.cli import main
+
+ROWS, LENGTH = 4, 48  # together no size of a weight
+DEEPSEEK_7B = LlamaConfig(
+    vocab_size=102400, hidden_size=4096, intermediate_size=11008, num_hidden_layers=30,
+    num_attention_heads=32, max_position_embeddings=4096, tie_word_embeddings=False,
+)  # fmt: skip
+LINEAR_7B = 30 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
+REST_7B = 2 * 102400 * 4096 + 61 * 4096
+
+
+def config_of(**overrides: Any) -> Any:
+    settings = {"dtype": "fp32", "batch_size": ROWS, "rows": {"max_length": LENGTH}}
+    return tiny_config(Path("m"), Path("d"), Path("o"), **{**settings, **overrides})
+
+
+def empty(config: LlamaConfig) -> Any:
+    with torch.device("meta"):
+        return LlamaForCausalLM(config)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "lora"},
+        {"method": "lora", "lora": LoraSettings(rank=8, target_modules=["q_proj", "v_proj"])},
+        {"method": "lora", "lora": LoraSettings(rank=8, dropout=0.1)},
+        {"method": "bottleneck", "bottleneck": BottleneckSettings(size=16)},
+        {"method": "full"},
+        {"method": "full", "gradient_checkpointing": True},
+    ],
+    ids=["lora", "lora-qv", "lora-dropout", "bottleneck", "full", "full-checkpointing"],
+)
+def test_activations_are_what_autograd_keeps(settings: dict[str, Any], dtype: str) -> None:
+    config = config_of(**settings, dtype=dtype)
+    sizes = LlamaConfig(
+        vocab_size=512, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=128, tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(sizes).to(torch.bfloat16 if base_dtype(config) == "bf16" else torch.float32)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model = load_method(config.method)(model, getattr(config, config.method)).train()
+    own = {value.untyped_storage().data_ptr() for value in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in own and sizes.vocab_size not in tensor.shape and tensor.numel() >= ROWS * LENGTH:
+            kept[place] = tensor
+        return tensor
+
+    ids = torch.randint(0, 512, (ROWS, LENGTH))
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocasts(config)),
+    ):
+        model(input_ids=ids, labels=ids, use_cache=False)
+    copies: set[tuple[int, ...]] = set()  # of weights, by autocast: the estimate counts them as weights
+    if autocasts(config):
+        shapes = [tuple(value.shape) for value in model.parameters() if value.requires_grad]
+        copies = {*shapes, *(shape[::-1] for shape in shapes)}
+    measured = sum(
+        tensor.untyped_storage().nbytes() for tensor in kept.values() if tuple(tensor.shape) not in copies
+    )
+    estimated = ROWS * LENGTH * (activation_bytes(config, model) - 12 * sizes.vocab_size)
+    if config.gradient_checkpointing:
+        # autograd has the layers' inputs; the estimate adds the one layer that is computed again
+        plain = ROWS * LENGTH * activation_bytes(replace(config, gradient_checkpointing=False), model)
+        assert measured < 1.25 * estimated < 0.6 * plain
+        return
+    print(f"{config.method} {dtype}: estimated {estimated:,}, kept {measured:,}: {estimated / measured:.2f}")
+    assert 0.8 <= estimated / measured <= 1.25
+
+
+def test_the_parts_of_a_7b_by_arithmetic() -> None:
+    """DeepSeek-7B: 6.91 billion parameters, of which NF4 packs the linear layers of the 30 layers."""
+    lora = 16 * 30 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
+    found = estimate_memory(
+        config_of(method="lora", lora=LoraSettings(rank=16), dtype="bf16"), empty(DEEPSEEK_7B), LENGTH
+    )
+    assert (found.parameters, found.trainable) == (LINEAR_7B + REST_7B, lora)
+    assert found.weights == 2 * found.parameters + 4 * lora
+    assert (found.gradients, found.optimizer) == (4 * lora, 8 * lora)
+
+    packed = estimate_memory(
+        config_of(method="qlora", lora=LoraSettings(rank=16), dtype="bf16", double_quantization=True),
+        empty(DEEPSEEK_7B),
+        LENGTH,
+    )
+    blocks = LINEAR_7B / 64
+    expected = LINEAR_7B / 2 + blocks + 4 * blocks / 256 + 4 * REST_7B + (4 + 2) * lora
+    assert packed.weights == pytest.approx(expected, rel=1e-9)
+
+    full = estimate_memory(
+        config_of(method="full", dtype="bf16", optimizer="paged_adamw_8bit"), empty(DEEPSEEK_7B), LENGTH
+    )
+    assert full.trainable == full.parameters
+    assert full.weights == (4 + 2) * full.parameters  # and autocast's copies
+    assert full.optimizer == pytest.approx(2 * (1 + 4 / 256) * full.parameters, rel=1e-9)
+
+
+def test_the_nf4_figure_is_that_of_a_packed_model(tiny_llama_dir: Path) -> None:
+    from checkpoints.sizes import storage_bytes
+    from training.base import load_trainable_base
+
+    config = config_of(method="qlora", dtype="bf16")
+    packed = load_trainable_base(str(tiny_llama_dir), dtype="bf16", device="cpu", quantization="nf4")
+    model = load_model(tiny_llama_dir, device="cpu")
+    found = estimate_memory(config, model, LENGTH)
+    # bitsandbytes keeps a table of the 16 values and a few names beside each weight
+    assert found.weights - 6 * found.trainable == pytest.approx(storage_bytes(packed), rel=0.05)
+
+
+def test_the_table_is_printed_and_nothing_is_written(
+    tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(4))
+    before = sorted(tmp_path.rglob("*"))
+    line = [
+        "train", "--model", str(tiny_llama_dir), "--data.train", str(data), "--output", str(tmp_path / "run"),
+        "--method", "bottleneck", "--bottleneck.size", "16", "--dtype", "fp32", "--dry-run",
+    ]  # fmt: skip
+    assert main(line) == 0
+    text = capsys.readouterr().out
+    trainable = 4 * (2 * 16 * 64 + 64 + 16)
+    assert f"trainable     {trainable:,} parameters" in text
+    assert "8 rows of 256 tokens" in text  # the tiny model's context
+    assert "it fits" in text
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_does_not_fit_says_what_takes_less() -> None:
+    estimate = MemoryEstimate(10**9, 10**9, 6 << 30, 4 << 30, 8 << 30, 9 << 30, 8)
+    text = render(config_of(method="full"), "Llama", 64, estimate, Memory("CPU", 16 << 30, 20 << 30))
+    assert "total            27.00" in text
+    assert "it does not fit: --gradient-checkpointing" in text
+    assert "--method lora" in text
+
+
+def test_an_optimizer_for_gpus_is_named_not_refused(tiny_llama_dir: Path) -> None:
+    text = dry_run(tiny_config(tiny_llama_dir, Path("d"), Path("o"), optimizer="paged_adamw_8bit"))
+    assert "optimizer = paged_adamw_8bit needs a CUDA GPU" in text
+
+
+def test_the_memory_of_this_machine() -> None:
+    memory = find_memory("cpu")
+    assert 0 < memory.available <= memory.total
+
+
+def test_a_dry_run_never_trains(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="dry_run = true"):
+        train(tiny_config(tiny_llama_dir, tmp_path / "d", tmp_path / "run", dry_run=True))
