@@ -131,8 +131,8 @@ def _run(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     from checkpoints.manifest import read_manifest
 
     sweep = Sweep(setting, options.engine, options.weights)
-    precision = "bf16" if options.weights == "bf16" else "fp32"
-    floors = measure_floors(setting.threads, precision)
+    # Packed weights are multiplied in what the processor multiplies fastest.
+    floors = measure_floors(setting.threads, "fp32" if options.weights == "fp32" else setting.precision)
     results = {
         "engine": options.engine,
         "weights": options.weights,
