@@ -22,7 +22,8 @@ __all__ = ["activation_bytes", "fused_experts"]
 # Of each number of the logits: log-softmax and its gradient in fp32; and logits and their gradient in bf16,
 # or the logits in fp32.
 _LOSS_BYTES = 12
-_FP32, _MASK = 4, 1
+_FP32 = 4
+_MASK = 4  # of dropout: a float on a CPU, a byte on a GPU
 
 
 def activation_bytes(config: TrainConfig, model: Any) -> int:

@@ -48,6 +48,10 @@ class BottleneckModel(BaseTuner):
         layer = BottleneckLayer(target, adapter_name, peft_config, hidden_size)
         self._replace_module(parent, target_name, layer, target)
 
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: Any) -> None:
+        # PEFT's own looks for a weight to place the adapter by; the layer has placed it already.
+        setattr(parent, child_name, new_module)
+
     def _check_merge_allowed(self) -> NoReturn:
         raise UnsupportedCheckpoint(
             "a bottleneck adapter has a non-linearity, so no weight of the base can hold it; use it unmerged"

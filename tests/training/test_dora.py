@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from checkpoints.adapters import attach_adapter
 from checkpoints.loading import load_model
 from checkpoints.manifest import read_manifest
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
@@ -22,6 +23,14 @@ from training.run import train
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_jsonl(tmp_path_factory.mktemp("data") / "rows.jsonl", chat_rows(16))
+
+
+def as_trained(adapter: Path, base: Path, method: str) -> Any:
+    """Base and adapter in fp32; of an NF4 base, the very values it was packed to."""
+    if method == "lora":
+        return load_model(adapter, dtype="fp32", device="cpu")
+    packed = load_model(base, dtype="bf16", device="cpu", quantization="nf4")
+    return attach_adapter(packed.dequantize(dtype=torch.float32).float(), adapter)
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
@@ -40,11 +49,11 @@ def test_dora_trains_and_merges(tiny_llama_dir: Path, data: Path, tmp_path: Path
     merged = merge(MergeConfig(adapter=adapter, output=tmp_path / "merged", dtype="fp32", merge_base=base))  # type: ignore[arg-type]
     ids = torch.tensor([[5, 6, 7, 8, 9]])
     with torch.inference_mode():
-        expected = load_model(adapter, dtype="fp32", device="cpu")(input_ids=ids).logits
+        expected = as_trained(adapter, tiny_llama_dir, method)(input_ids=ids).logits
         found = load_model(merged, dtype="fp32", device="cpu")(input_ids=ids).logits
         untrained = load_model(tiny_llama_dir, dtype="fp32", device="cpu")(input_ids=ids).logits
     largest = float((expected - found).abs().max())
-    assert largest <= (1e-4 if method == "lora" else 1e-2)  # NF4 kernels round
+    assert largest <= 1e-4  # DESIGN: "Equality, in numbers"
     assert float((expected - untrained).abs().max()) > 10 * largest
     # the figure compares what was written with base and adapter as trained
     assert read_manifest(merged).metrics["fidelity"]["mean_kl"] < 1e-2

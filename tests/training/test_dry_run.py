@@ -65,7 +65,7 @@ def test_activations_are_what_autograd_keeps(settings: dict[str, Any], dtype: st
     torch.manual_seed(0)
     model = LlamaForCausalLM(sizes).to(torch.bfloat16 if base_dtype(config) == "bf16" else torch.float32)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     model = load_method(config.method)(model, getattr(config, config.method)).train()
     own = {value.untyped_storage().data_ptr() for value in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.Tensor] = {}
@@ -96,7 +96,7 @@ def test_activations_are_what_autograd_keeps(settings: dict[str, Any], dtype: st
         assert measured < 1.25 * estimated < 0.6 * plain
         return
     print(f"{config.method} {dtype}: estimated {estimated:,}, kept {measured:,}: {estimated / measured:.2f}")
-    assert 0.8 <= estimated / measured <= 1.25
+    assert 0.85 <= estimated / measured <= 1.15
 
 
 def test_the_parts_of_a_7b_by_arithmetic() -> None:
