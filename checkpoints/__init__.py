@@ -13,14 +13,16 @@ inspect    ``trimaran inspect``
 gguf_header  one text out of a GGUF file's header
 jsonl      rows of a JSONL file, with errors that name file and line
 atomic     files and directories that appear whole or not at all
-deferred   what ``import checkpoints`` has to do once transformers is imported
 """
 
 from __future__ import annotations
 
-from importlib import import_module
+from checkpoints.after_import import after_import
 
-from checkpoints.deferred import after_import
 
-# Plain ``from_pretrained`` reads our NF4 checkpoints from here on.
-after_import("transformers.quantizers.auto", lambda: import_module("checkpoints.nf4_quantizer"))
+def _register_nf4() -> None:
+    """Let plain ``from_pretrained`` read our NF4 checkpoints."""
+    from checkpoints import nf4_quantizer  # noqa: F401
+
+
+after_import("transformers.quantizers.auto", _register_nf4)
