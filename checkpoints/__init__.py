@@ -5,7 +5,8 @@ loading    hub id, safetensors directory, ``.pt``/``.bin``, GGUF, NF4 or adapter
 sources    which of these kinds a path is, and which files hold its weights
 prompt     text or messages -> token ids, the same in training, evaluation and serving
 tokens     which ids begin and end a text
-nf4        what 4-bit NF4 packs, what it leaves in 16 bit, what it must refuse
+nf4        what 4-bit NF4 packs and what it must refuse; nf4_experts packs the experts of a mixture,
+           nf4_quantizer has transformers load them, nf4_report says what each weight takes
 quantize   ``trimaran quantize``
 fidelity   how far a checkpoint drifted from the one it was made from
 inspect    ``trimaran inspect``
@@ -13,3 +14,15 @@ gguf_header  one text out of a GGUF file's header
 jsonl      rows of a JSONL file, with errors that name file and line
 atomic     files and directories that appear whole or not at all
 """
+
+from __future__ import annotations
+
+from checkpoints.after_import import after_import
+
+
+def _register_nf4() -> None:
+    """Let plain ``from_pretrained`` read our NF4 checkpoints."""
+    from checkpoints import nf4_quantizer  # noqa: F401
+
+
+after_import("transformers.quantizers.auto", _register_nf4)

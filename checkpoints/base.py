@@ -20,9 +20,11 @@ from checkpoints.manifest import (
     manifest_sha256,
     read_manifest,
 )
-from checkpoints.nf4 import BLOCK_SIZE, kept_tensors
+from checkpoints.nf4_experts import NF4Experts, packed_experts
+from checkpoints.nf4_packing import BLOCK_SIZE
+from checkpoints.nf4_report import kept_tensors, packed_size
 from checkpoints.sizes import is_packed, parameter_count, storage_bytes
-from checkpoints.sources import Source, describe_source
+from checkpoints.sources import NF4_METHOD, Source, describe_source
 from checkpoints.tokens import token_ids
 
 __all__ = ["base_manifest", "describe_quantization", "dtype_name", "max_context", "tokenizer_hashes"]
@@ -64,7 +66,7 @@ def base_manifest(source: str | Path, model: PreTrainedModel, tokenizer: PreTrai
         generation_config_sha256=_generation_config_hash(model),
         licence=origin.licence if origin else find_licence(where),
         remote_code=type(model).__module__.startswith("transformers_modules"),
-        needs_import=origin.needs_import if origin else False,
+        needs_import=bool(packed_experts(model)) or (origin is not None and origin.needs_import),
         parent=parent,
     )
 
@@ -72,7 +74,7 @@ def base_manifest(source: str | Path, model: PreTrainedModel, tokenizer: PreTrai
 def dtype_name(model: PreTrainedModel) -> str:
     """Return "bf16", "fp16" or "fp32": what a model computes in."""
     for module in model.modules():
-        if is_packed(getattr(module, "weight", None)):
+        if is_packed(getattr(module, "weight", None)) or isinstance(module, NF4Experts):
             return _DTYPE_NAMES.get(module.compute_dtype, "bf16")
     return _DTYPE_NAMES.get(model.dtype, "fp32")
 
@@ -83,13 +85,16 @@ def describe_quantization(model: PreTrainedModel) -> dict[str, Any] | None:
     if config is None:
         return None
     settings = config if isinstance(config, dict) else config.to_dict()
-    if not settings.get("load_in_4bit"):
+    if not settings.get("load_in_4bit") and settings.get("quant_method") != NF4_METHOD:
         return {"method": str(settings.get("quant_method", "unknown"))}
+    size = packed_size(model)
     return {
         "method": str(settings["bnb_4bit_quant_type"]),
         "double_quantization": bool(settings["bnb_4bit_use_double_quant"]),
         "compute_dtype": dtype_name(model),
         "block_size": BLOCK_SIZE,
+        "packed_parameters": size.parameters,
+        "packed_bytes_per_parameter": round(size.bytes_per_parameter, 4),
     }
 
 

@@ -19,13 +19,14 @@ from checkpoints.building import build_model, empty_model
 from checkpoints.errors import CheckpointError, ConfigError
 from checkpoints.load_errors import as_checkpoint_error, some
 from checkpoints.nf4 import (
-    check_packed_layers,
     check_quantizable,
     forget_unpacking,
+    keep_plain_layout,
     keep_scales,
     nf4_config,
     set_compute_dtype,
 )
+from checkpoints.nf4_report import check_packed_size
 from checkpoints.quiet import quiet_transformers
 from checkpoints.sources import Source, SourceKind, describe_source
 
@@ -63,7 +64,7 @@ def load_model(
         source: any kind of checkpoint; see ``sources.describe_source``.
         dtype: "auto" (the checkpoint's own; bf16 for GGUF and NF4), "bf16", "fp16" or "fp32".
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
-        quantization: "nf4" packs the Linear layers while loading; computation in ``dtype``.
+        quantization: "nf4" packs Linear layers and experts while loading; computation in ``dtype``.
         double_quantization: also quantize NF4's scales.
         trust_remote_code: run Python code that comes with the checkpoint.
         revision: branch, tag or commit of a hub id.
@@ -94,20 +95,21 @@ def load_model(
     elif target != "cpu":
         placement["device_map"] = {"": target}
     pack = None
-    if quantization is not None and where.kind != "nf4":
-        pack = nf4_config(cast(torch.dtype, wanted), double_quantization=double_quantization)
     with as_checkpoint_error(source), quiet_transformers():
-        if pack is not None:
+        if quantization is not None and where.kind != "nf4":
             empty = empty_model(source, trust_remote_code=trust_remote_code, revision=revision)
-            check_quantizable(empty, target)
+            check_quantizable(empty)
+            pack = nf4_config(empty, cast(torch.dtype, wanted), double_quantization=double_quantization)
             if where.kind == "gguf":
                 placement["config"] = empty.config  # reading it again takes seconds
         model, info = build_model(
             where, source, placement, pack, trust_remote_code=trust_remote_code, revision=revision
         )
     _check_complete(source, info)
+    if pack is not None:
+        check_packed_size(model, double_quantization=double_quantization)
+    keep_plain_layout(model)
     if where.kind == "nf4":
-        check_packed_layers(model, target)
         forget_unpacking(model)
         if dtype != "auto":
             set_compute_dtype(model, cast(torch.dtype, wanted))

@@ -1,8 +1,7 @@
-"""4-bit NF4 (NormalFloat, QLoRA, arXiv:2305.14314) through bitsandbytes: what it packs and what not.
+"""4-bit NF4 (NormalFloat, QLoRA, arXiv:2305.14314): what is packed, and what must be refused.
 
-bitsandbytes replaces ``nn.Linear`` and nothing else. transformers 5 holds the experts of a mixture
-as one 3-D parameter, which would stay in 16 bits without a word (bitsandbytes #1849), so a model
-with such weights is refused here, by name, until they can be packed.
+Linear layers are bitsandbytes' own; the experts of a mixture, which it leaves alone, are ours
+(``nf4_experts``). Whatever would stay in 16 bits without a word is refused here, by name.
 """
 
 from __future__ import annotations
@@ -18,40 +17,54 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from checkpoints.errors import UnsupportedCheckpoint
 from checkpoints.load_errors import some
-from checkpoints.manifest import KeptTensor
-from checkpoints.sizes import is_packed, logical_parameters
+from checkpoints.nf4_experts import fused_experts, fused_projections, packed_experts
+from checkpoints.nf4_packing import BLOCK_SIZE
+from checkpoints.nf4_quantizer import NF4Config
+from checkpoints.nf4_routing import routing_layers
+from checkpoints.sizes import is_packed
 
 __all__ = [
     "BLOCK_SIZE",
-    "check_packed_layers",
     "check_quantizable",
     "forget_unpacking",
+    "keep_plain_layout",
     "keep_scales",
-    "kept_tensors",
     "nf4_config",
+    "packable_layers",
     "set_compute_dtype",
 ]
 
-BLOCK_SIZE = 64
-"""Weights that share one scale: bitsandbytes' default for 4 bits."""
+_CPU_ROWS = 32
+"""Output features that bitsandbytes' layout for CPUs with AVX-512 takes together."""
 
 
-def nf4_config(compute_dtype: torch.dtype, *, double_quantization: bool = False) -> BitsAndBytesConfig:
-    """Return the transformers config that packs Linear layers into NF4 while loading."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=compute_dtype,
-        bnb_4bit_use_double_quant=double_quantization,
+def nf4_config(
+    model: Any, compute_dtype: torch.dtype, *, double_quantization: bool = False
+) -> BitsAndBytesConfig:
+    """Return the transformers config that packs ``model`` into NF4 while loading.
+
+    It is bitsandbytes' own, which plain transformers reads, unless the model has fused experts.
+
+    Args:
+        model: the model; on the meta device is enough.
+        compute_dtype: what packed layers multiply in.
+        double_quantization: also quantize the scales.
+    """
+    settings: dict[str, Any] = {
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_compute_dtype": compute_dtype,
+        "bnb_4bit_use_double_quant": double_quantization,
+    }
+    return (
+        NF4Config(**settings) if fused_experts(model) else BitsAndBytesConfig(load_in_4bit=True, **settings)
     )
 
 
-def check_quantizable(model: Any, device: str) -> None:
-    """Refuse a model that NF4 would leave partly in 16 bits, or that could not run.
+def check_quantizable(model: Any) -> None:
+    """Refuse a model that NF4 would leave partly in 16 bits.
 
     Args:
         model: a transformers model; on the meta device is enough.
-        device: "cpu" or "cuda": where it will run.
 
     Raises:
         UnsupportedCheckpoint: with the names of the weights; or the model is quantized already.
@@ -64,66 +77,26 @@ def check_quantizable(model: Any, device: str) -> None:
             f"this model is quantized already ({method}), and packing it again would lose more; "
             "start from its bf16, fp16 or fp32 weights"
         )
-    fused = [name for name, parameter in model.named_parameters() if parameter.ndim == 3]
-    # A convolution's weight is 3-D too, but it is small and no expert.
-    convolutions = {
-        f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.Conv1d)
-    }
-    fused = [name for name in fused if name not in convolutions]
-    if fused:
+    unknown = _unknown_stacks(model)
+    if unknown:
         raise UnsupportedCheckpoint(
-            f"NF4 would leave the fused expert weights of this model in 16 bits: {some(fused)}. "
-            "Packing them is not built yet; serve it in bf16"
+            f"NF4 would leave these weights of the model in 16 bits: {some(unknown)}. They look like fused "
+            "experts of a kind that is not known here (known: gate_up_proj and down_proj, called as "
+            "transformers' use_experts_implementation does); serve the model in bf16"
         )
-    kept = get_keys_to_not_convert(model)
-    packed = [
-        (name, _in_features(module))
+    if not packable_layers(model) and not fused_experts(model):
+        raise UnsupportedCheckpoint("this model has no Linear layer that NF4 could pack")
+
+
+def packable_layers(model: Any) -> list[str]:
+    """Return the names of the Linear layers that are packed: all but the head and what routes tokens."""
+    kept = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ()), *routing_layers(model)]
+    return [
+        name
         for name, module in model.named_modules()
         if (type(module) is torch.nn.Linear or isinstance(module, Conv1D))
         and should_convert_module(name, kept)
     ]
-    if not packed:
-        raise UnsupportedCheckpoint("this model has no Linear layer that NF4 could pack")
-    _check_in_features(packed, device)
-
-
-def check_packed_layers(model: Any, device: str) -> None:
-    """Refuse to run 4-bit layers on a CPU that its kernels cannot take.
-
-    Raises:
-        UnsupportedCheckpoint: with the names of the layers.
-    """
-    packed = [
-        (name, _in_features(module))
-        for name, module in model.named_modules()
-        if is_packed(getattr(module, "weight", None))
-    ]
-    _check_in_features(packed, device)
-
-
-def kept_tensors(model: Any) -> list[KeptTensor]:
-    """Return every parameter of an NF4 model that was not packed, with the reason."""
-    tied = {name for pair in model.all_tied_weights_keys.items() for name in pair}
-    embeddings = model.get_input_embeddings()
-    head = model.get_output_embeddings()
-    modules = dict(model.named_modules())
-    kept = []
-    for name, parameter, _ in logical_parameters(model):
-        if is_packed(parameter):
-            continue
-        module = modules[name.rpartition(".")[0]]
-        if module is embeddings:
-            reason = "embedding, tied with lm_head" if name in tied else "embedding"
-        elif module is head:
-            reason = "lm_head (tied)" if name in tied else "lm_head"
-        elif name.endswith("bias"):
-            reason = "bias"
-        elif parameter.ndim == 1:
-            reason = "norm" if "norm" in name.lower() or "ln_" in name.lower() else "vector"
-        else:
-            reason = f"not a Linear layer ({type(module).__name__})"
-        kept.append(KeptTensor(name, str(parameter.dtype).removeprefix("torch."), reason))
-    return kept
 
 
 def set_compute_dtype(model: Any, dtype: torch.dtype) -> None:
@@ -131,6 +104,8 @@ def set_compute_dtype(model: Any, dtype: torch.dtype) -> None:
     for module in model.modules():
         if is_packed(getattr(module, "weight", None)):
             module.compute_dtype = dtype
+    for experts in packed_experts(model).values():
+        experts.compute_dtype = dtype
 
 
 def forget_unpacking(model: Any) -> None:
@@ -145,6 +120,20 @@ def forget_unpacking(model: Any) -> None:
         for conversion in conversions
         if not any(isinstance(step, Bnb4bitDeserialize) for step in getattr(conversion, "operations", ()))
     ]
+
+
+def keep_plain_layout(model: Any) -> None:
+    """Let Linear layers of any size run on a CPU with AVX-512.
+
+    There bitsandbytes 0.50.2 lays weights out anew at the first pass, and fails on layers whose input is no
+    multiple of 64 or whose output is no multiple of 32. Those keep the layout they were saved in, and are
+    dequantized at each pass.
+    """
+    for module in model.modules():
+        if not is_packed(getattr(module, "weight", None)):
+            continue
+        if module.in_features % BLOCK_SIZE or module.out_features % _CPU_ROWS:
+            module.support_avx512bf16_for_cpu = False
 
 
 def keep_scales(model: Any) -> None:
@@ -172,15 +161,12 @@ def _restore_scales(module: Any, prefix: str, keep_vars: bool) -> None:
     module.weight.quant_state = state
 
 
-def _in_features(module: Any) -> int:
-    # Conv1D (GPT-2) is a Linear whose weight is stored transposed.
-    return int(module.weight.shape[0] if isinstance(module, Conv1D) else module.in_features)
-
-
-def _check_in_features(layers: list[tuple[str, int]], device: str) -> None:
-    odd = [f"{name} ({size})" for name, size in layers if size % BLOCK_SIZE]
-    if odd and device == "cpu":
-        raise UnsupportedCheckpoint(
-            f"NF4 on a CPU needs in_features that are multiples of {BLOCK_SIZE}; these are not: {some(odd)}. "
-            "Use bf16 here, or a GPU"
-        )
+def _unknown_stacks(model: Any) -> list[str]:
+    """Return the 3-D weights that nothing here packs; a convolution's is small, and no stack."""
+    return [
+        f"{name}.{parameter_name} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if not isinstance(module, torch.nn.Conv1d) and fused_projections(module) is None
+        for parameter_name, parameter in module.named_parameters(recurse=False)
+        if parameter.ndim == 3
+    ]

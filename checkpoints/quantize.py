@@ -59,7 +59,8 @@ def quantize(config: QuantizeConfig) -> Path:
     """Quantize a checkpoint.
 
     Returns:
-        The output directory, sealed; plain ``AutoModelForCausalLM.from_pretrained`` loads it.
+        The output directory, sealed; plain ``AutoModelForCausalLM.from_pretrained`` loads it (one with packed
+        experts after ``import checkpoints``).
 
     Raises:
         UnsupportedCheckpoint: an adapter, quantized already, or weights NF4 would leave in 16 bit.

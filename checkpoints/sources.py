@@ -10,9 +10,12 @@ from typing import Any, Literal
 
 from checkpoints.errors import CheckpointError
 
-__all__ = ["Source", "SourceKind", "describe_source", "read_json"]
+__all__ = ["NF4_METHOD", "Source", "SourceKind", "describe_source", "read_json"]
 
 SourceKind = Literal["hub", "safetensors", "pytorch", "gguf", "nf4", "adapter"]
+
+NF4_METHOD = "trimaran_nf4"
+"""``quant_method`` of a checkpoint whose experts are packed: ours, see ``nf4_quantizer``."""
 
 _PYTORCH_SUFFIXES = (".pt", ".bin", ".pth")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -106,7 +109,8 @@ def _describe_directory(path: Path) -> Source:
 
 def _is_nf4(path: Path) -> bool:
     quantization = read_json(path / "config.json").get("quantization_config") or {}
-    return bool(quantization.get("load_in_4bit")) and quantization.get("bnb_4bit_quant_type") == "nf4"
+    packed = quantization.get("load_in_4bit") or quantization.get("quant_method") == NF4_METHOD
+    return bool(packed) and quantization.get("bnb_4bit_quant_type") == "nf4"
 
 
 def _matching(path: Path, pattern: str) -> tuple[Path, ...]:

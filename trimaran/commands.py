@@ -68,10 +68,15 @@ def merge(config: MergeConfig) -> int:
 
 
 def quantize(config: QuantizeConfig) -> int:
-    """Quantize, and say where the checkpoint is."""
+    """Quantize, and say where the checkpoint is, what was packed and what was not."""
     from checkpoints.quantize import quantize as run
 
-    print(f"checkpoint: {run(config)}")
+    checkpoint = run(config)
+    from checkpoints.manifest import read_manifest
+    from checkpoints.nf4_report import render_packing
+
+    print(render_packing(read_manifest(checkpoint)))
+    print(f"checkpoint: {checkpoint}")
     return DONE
 
 

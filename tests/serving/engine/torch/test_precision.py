@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import bitsandbytes
 import pytest
 import torch
 
 from checkpoints.errors import UnsupportedCheckpoint
 from checkpoints.loading import load_model
 from checkpoints.manifest import read_manifest
+from checkpoints.nf4_experts import packed_experts
 from checkpoints.quantize import QuantizeConfig, quantize
-from serving.engine.config import EngineConfig
+from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
 from serving.engine.request import GenerationRequest, SamplingParameters
 from serving.engine.torch import exporting
 from serving.engine.torch.exporting import EXPORTER
 from serving.engine.torch.loading import load_engine
 from serving.engine.torch.precision import load_in_precision
 from tests.equality import assert_equal_tokens, generate_greedily
-from tests.serving.endpoint import sealed_llama
+from tests.serving.endpoint import exported, sealed_llama
 from tests.serving.engine.engines import drive, token_ids
 from tests.serving.engine.torch.architectures import prompts
+from tests.tiny_mixtures import save_tiny_mixture
 from tests.tiny_models import build_tiny_tokenizer
 
 
@@ -64,3 +67,26 @@ def test_a_cache_of_another_precision_is_refused(packed: Path) -> None:
     config = EngineConfig(weights="nf4", kv_dtype="fp16", max_context=64)
     with pytest.raises(UnsupportedCheckpoint, match="bf16 or fp32, not fp16"):
         EXPORTER.check(read_manifest(packed), load_model(packed).config, config)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3"])
+def test_a_mixture_in_nf4_is_exported_and_served_as_generate_has_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With AVX512-BF16 bitsandbytes rounds what goes into a Linear layer, and a rounding may choose an expert.
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)
+    source = save_tiny_mixture(tmp_path / "source", name, dtype=torch.bfloat16)
+    packed = quantize(QuantizeConfig(source, tmp_path / "packed", fidelity=False))
+    version = exported(
+        packed, tmp_path / "models", engine="auto", kv_dtype="fp32", max_context=128, slots=4, device="cpu"
+    )
+    checkpoint, config = version / "checkpoint", EngineConfig.read(version / ENGINE_CONFIG_NAME)
+    assert (config.engine, config.weights) == ("torch", "nf4")
+    model = load_in_precision(checkpoint, config)
+    assert packed_experts(model)
+    ids = prompts(5)
+    references = [generate_greedily(model, item, 16, []) for item in ids]
+    engine = load_engine(checkpoint, config, read_manifest(checkpoint))
+    sampling = SamplingParameters(max_tokens=16, ignore_eos=True)
+    found = drive(engine, [GenerationRequest(item, sampling) for item in ids])
+    assert_equal_tokens(references, [token_ids(events) for events in found])
