@@ -66,7 +66,9 @@ def base_manifest(source: str | Path, model: PreTrainedModel, tokenizer: PreTrai
         generation_config_sha256=_generation_config_hash(model),
         licence=origin.licence if origin else find_licence(where),
         remote_code=type(model).__module__.startswith("transformers_modules"),
-        needs_import=bool(packed_experts(model)) or (origin is not None and origin.needs_import),
+        needs_import=_is_ours(model)
+        or bool(packed_experts(model))
+        or (origin is not None and origin.needs_import),
         parent=parent,
     )
 
@@ -124,6 +126,11 @@ def tokenizer_hashes(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, st
         return template_hash, _hash(tokenizer.get_vocab())
     state = json.loads(backend.to_str())
     return template_hash, _hash({key: state[key] for key in state if key not in ("padding", "truncation")})
+
+
+def _is_ours(model: PreTrainedModel) -> bool:
+    """Whether the model class is one of ``checkpoints.architectures``."""
+    return type(model).__module__.startswith("checkpoints.")
 
 
 def _generation_config_hash(model: PreTrainedModel) -> str | None:

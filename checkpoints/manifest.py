@@ -41,7 +41,7 @@ __all__ = [
 MANIFEST_NAME = "trimaran.json"
 SCHEMA_VERSION = 1
 
-Kind = Literal["base", "adapter", "merged", "quantized", "full"]
+Kind = Literal["base", "adapter", "merged", "quantized", "full", "pruned"]
 Precision = Literal["bf16", "fp16", "fp32"]
 
 _TOOLS = ("trimaran", "torch", "transformers", "peft", "bitsandbytes", "safetensors")

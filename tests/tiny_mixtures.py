@@ -43,6 +43,12 @@ MIXTURES: dict[str, dict[str, Any]] = {
         "shared_expert_intermediate_size": 64,
     },
     "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 64, "head_dim": 16},
+    "deepseek": {
+        "moe_intermediate_size": 64,
+        "n_routed_experts": 4,
+        "n_shared_experts": 1,
+        "first_k_dense_replace": 1,
+    },
     "deepseek_v2": _LATENT,
     "deepseek_v3": {**_LATENT, "head_dim": 8},
 }

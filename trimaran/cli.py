@@ -82,7 +82,7 @@ def _run(command: Command, arguments: list[str], log_level: str) -> int:
     config, later_level = parse_command(command, arguments)
     level = (later_level or log_level).upper()
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    code: int = getattr(commands, command.name)(config)
+    code: int = getattr(commands, command.name.replace("-", "_"))(config)
     return code
 
 

@@ -87,6 +87,13 @@ COMMANDS: dict[str, Command] = {
             ("trimaran quantize out/merged --output out/nf4",),
         ),
         Command(
+            "prune-experts",
+            "keep the most used experts of a mixture, drop the others, and measure what that costs",
+            "checkpoints.prune_experts:PruneExpertsConfig",
+            "train",
+            ("trimaran prune-experts out/moe --num-experts 32 --output out/moe-32",),
+        ),
+        Command(
             "export",
             "add a checkpoint to a Triton model repository as its next version",
             "serving.config:ExportConfig",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from checkpoints.inspect import InspectConfig
+    from checkpoints.prune_experts import PruneExpertsConfig
     from checkpoints.quantize import QuantizeConfig
     from loadtests.config import LoadTestConfig
     from serving.config import ChatConfig, ExportConfig, LoadConfig, ServeConfig
@@ -77,6 +78,25 @@ def quantize(config: QuantizeConfig) -> int:
 
     print(render_packing(read_manifest(checkpoint)))
     print(f"checkpoint: {checkpoint}")
+    return DONE
+
+
+def prune_experts(config: PruneExpertsConfig) -> int:
+    """Drop experts, and say where the checkpoint is and what it cost."""
+    from checkpoints.prune_experts import prune_experts as run
+
+    done = run(config)
+    print(
+        f"experts: {done.experts} of {done.experts_before} per layer, which took {done.share:.1%} of the "
+        f"choices on {done.tokens:,} calibration tokens"
+    )
+    if done.fidelity is not None:
+        figures = done.fidelity
+        print(
+            f"perplexity: {figures.perplexity_reference:.4g} -> {figures.perplexity_candidate:.4g} "
+            f"(x{figures.perplexity_ratio:.3f}), top-1 agreement {figures.top1_agreement:.1%}"
+        )
+    print(f"checkpoint: {done.path}")
     return DONE
 
 

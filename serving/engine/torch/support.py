@@ -19,6 +19,7 @@ SHOWN_EQUAL = (
     "codegen",
     "cohere",
     "cohere2",
+    "deepseek",
     "deepseek_v2",
     "deepseek_v3",
     "ernie4_5",

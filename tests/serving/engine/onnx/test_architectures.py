@@ -18,11 +18,11 @@ from serving.engine.request import GenerationRequest, SamplingParameters
 from serving.engine.slots.engine import SlotEngine
 from tests.equality import assert_equal_tokens, generate_greedily
 from tests.serving.engine.engines import drive, token_ids
-from tests.serving.engine.torch.architectures import ARCHITECTURES, VOCABULARY, tiny_model
+from tests.serving.engine.torch.architectures import ARCHITECTURES, VOCABULARY, config_class, tiny_model
 
 MAX_TOKENS = 20
 STOP = 2
-REFUSED = {"gptj", "codegen", "deepseek_v2"}
+REFUSED = {"gptj", "codegen", "deepseek", "deepseek_v2"}
 """Served by the torch engine, not by this one."""
 QUICK = {"deepseek_v3", "gpt2", "gpt_oss", "mistral with a window"}
 """One of each kind of layer; the others take minutes together."""
@@ -34,7 +34,7 @@ NAMES = [
 
 
 def model_type(name: str) -> str:
-    return str(getattr(transformers, ARCHITECTURES[name][0]).model_type)
+    return str(config_class(name).model_type)
 
 
 def test_every_listed_architecture_is_tested() -> None:

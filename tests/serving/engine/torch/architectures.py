@@ -9,6 +9,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from checkpoints.architectures.deepseek import DeepseekConfig
 from serving.engine.slots.engine import SlotEngine
 from serving.engine.torch.preparation import prepare_model
 from serving.engine.torch.runner import TorchRunner
@@ -128,18 +129,35 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2_moe": ("Qwen2MoeConfig", {**_COMMON, **_FOUR_EXPERTS, "shared_expert_intermediate_size": 64}),
     "granite": ("GraniteConfig", {**_COMMON, "attention_multiplier": 0.25}),
     "smollm3": ("SmolLM3Config", {**_COMMON, "num_hidden_layers": 4}),
+    "deepseek": (
+        "DeepseekConfig",
+        {
+            **_COMMON,
+            "n_routed_experts": 4,
+            "n_shared_experts": 2,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "first_k_dense_replace": 1,
+            "num_hidden_layers": 3,
+        },
+    ),
     "deepseek_v2": ("DeepseekV2Config", _LATENT),
     "deepseek_v3": ("DeepseekV3Config", {**_LATENT, "n_shared_experts": 1, "head_dim": 8}),
 }
 """What a test is called -> config class and settings."""
 
 
+def config_class(name: str) -> Any:
+    """Return the config class of an entry: ours, or transformers'."""
+    kind = ARCHITECTURES[name][0]
+    return DeepseekConfig if kind == "DeepseekConfig" else getattr(transformers, kind)
+
+
 def tiny_model(name: str = "llama") -> PreTrainedModel:
     """Return a random float32 model, the same at each call."""
-    kind, settings = ARCHITECTURES[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = getattr(transformers, kind)(**settings, bos_token_id=1, eos_token_id=2)
+        config = config_class(name)(**ARCHITECTURES[name][1], bos_token_id=1, eos_token_id=2)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model.eval()
 
