@@ -74,7 +74,7 @@ def chunked_cross_entropy(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Te
         head: ``width -> vocabulary``.
         labels: int64 ``[positions]``: the token to predict at each; all count.
     """
-    total: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+    total: Tensor = _ChunkedCrossEntropy.apply(
         hidden, head.weight, head.bias, labels, torch.is_grad_enabled()
     )
     return total
@@ -139,7 +139,7 @@ def chunked_loss(model: Any, example: Mapping[str, Tensor]) -> Iterator[bool]:
 @contextmanager
 def _replaced(causal: Any, head: nn.Linear) -> Iterator[None]:
     causal.loss_function = _Loss(head)
-    head.forward = _pass_on  # type: ignore[method-assign,assignment]
+    head.forward = _pass_on
     try:
         yield
     finally:

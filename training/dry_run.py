@@ -39,8 +39,7 @@ def dry_run(config: TrainConfig) -> str:
     if is_nf4(source):
         config = replace(config, base_quantization="nf4")
     elif config.base_quantization == "nf4":
-        gpu = config.device != "cpu" and torch.cuda.is_available()
-        check_quantizable(base, "cuda" if gpu else "cpu")
+        check_quantizable(base)
     architecture, length = type(base).__name__, row_length(config, base)
     estimate = estimate_memory(config, base, length)
     return render(config, architecture, length, estimate, find_memory(config.device))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from checkpoints.errors import ConfigError
+from tests.tiny_mixtures import build_tiny_mixture
 from tests.tiny_models import build_tiny_llama
-from tests.training.moe.models import tiny_moe
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
 from training.data.encoding import IGNORED, Encoded
 from training.data.packing import BatchCollator, Pack, PackingCollator, check_packing, pack_rows
@@ -68,16 +69,16 @@ def test_gradients_are_those_of_the_rows_one_by_one(
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["qwen3_moe", "deepseek_v2", "deepseek_v3"])
+@pytest.mark.parametrize("name", ["qwen3_moe", "deepseek", "deepseek_v2", "deepseek_v3"])
 def test_models_that_keep_rows_apart_pass(name: str) -> None:
-    check_packing(tiny_moe(name), rows_of([20, 30, 25]), 0)
+    check_packing(build_tiny_mixture(name), rows_of([20, 30, 25]), 0)
 
 
 def test_a_model_that_does_not_is_refused(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     model = build_tiny_llama(tiny_tokenizer, initializer_range=0.5)
     forward = model.forward
 
-    def blind(position_ids: torch.Tensor, **batch: torch.Tensor) -> object:
+    def blind(position_ids: torch.Tensor, **batch: Any) -> object:
         return forward(**batch)  # positions go on, so all is one text
 
     model.forward = blind  # type: ignore[method-assign]

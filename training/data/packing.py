@@ -138,8 +138,11 @@ def check_packing(model: Any, rows: Sequence[Encoded], pad_id: int) -> None:
     training = model.training
     model.eval()
     try:
-        alone = [(float(model(**_on(model, collate([Pack([row])]))).loss), row.trained_tokens) for row in few]
-        together = float(model(**_on(model, collate([Pack(few)]))).loss)
+        alone = [
+            (float(model(**_on(model, collate([Pack([row])])), use_cache=False).loss), row.trained_tokens)
+            for row in few
+        ]
+        together = float(model(**_on(model, collate([Pack(few)])), use_cache=False).loss)
     finally:
         model.train(training)
     expected = sum(loss * count for loss, count in alone) / sum(count for _, count in alone)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from checkpoints.errors import ConfigError
@@ -22,14 +21,9 @@ ALIASES: dict[str, tuple[str, str]] = {"qlora": ("lora", "nf4")}
 
 
 class Apply(Protocol):
-    """Makes of a loaded base the model to train: an adapter on it, frozen, or itself.
+    """Makes of a loaded base the model to train: an adapter on it, frozen, or itself."""
 
-    ``whole`` names modules that are trained as they are, which only some methods can.
-    """
-
-    def __call__(
-        self, model: PreTrainedModel, settings: Any, whole: Sequence[str] = ()
-    ) -> PeftModel | PreTrainedModel: ...
+    def __call__(self, model: PreTrainedModel, settings: Any) -> PeftModel | PreTrainedModel: ...
 
 
 def method_names() -> list[str]:

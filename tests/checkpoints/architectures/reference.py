@@ -73,7 +73,8 @@ def _mixture(
     for token in inputs:
         affinity = weights[f"{prefix}.gate.weight"] @ token
         scores = torch.exp(affinity) / torch.exp(affinity).sum()
-        ranking = sorted(range(len(scores)), key=lambda expert, s=scores.detach(): -float(s[expert]))
+        values = scores.detach().tolist()
+        ranking = sorted(range(len(scores)), key=lambda expert, values=values: -values[expert])
         chosen = ranking[: config["num_experts_per_tok"]]
         total = sum(scores[expert] for expert in chosen) if config["norm_topk_prob"] else 1.0
         output = torch.zeros_like(token)

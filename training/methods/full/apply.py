@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from training.methods.full.config import FullSettings
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["apply"]
 
 
-def apply(model: PreTrainedModel, settings: FullSettings, whole: Sequence[str] = ()) -> PreTrainedModel:
+def apply(model: PreTrainedModel, settings: FullSettings) -> PreTrainedModel:
     """Return ``model`` itself; it was loaded in ``settings.weights`` (see ``training.precision``)."""
     model.requires_grad_(True)
     return model.train()

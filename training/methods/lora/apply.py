@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -16,20 +15,14 @@ from training.methods.lora.config import ALL_LINEAR, LoraSettings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["apply", "expert_parameters", "linear_names"]
+__all__ = ["apply", "linear_names"]
 
 
-def apply(model: PreTrainedModel, settings: LoraSettings, whole: Sequence[str] = ()) -> PeftModel:
+def apply(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     """Freeze ``model`` and add trainable LoRA weights, kept in fp32 whatever the base's dtype.
 
-    Args:
-        model: the base.
-        settings: of the method.
-        whole: names of modules that are trained and saved as they are, in the base's dtype.
-
     Raises:
-        ConfigError: a name in ``target_modules`` matches no layer, and the message lists the linear layers;
-            or ``experts`` is asked of a model without fused experts in 16 or 32 bits.
+        ConfigError: a name in ``target_modules`` matches no layer; the message lists the linear layers.
     """
     targets = _resolve_targets(model, settings.target_modules)
     lora = LoraConfig(
@@ -39,8 +32,6 @@ def apply(model: PreTrainedModel, settings: LoraSettings, whole: Sequence[str] =
         lora_alpha=cast(int, settings.alpha),
         lora_dropout=settings.dropout,
         target_modules=targets,
-        target_parameters=expert_parameters(model) if settings.experts else None,
-        modules_to_save=list(whole) or None,
         bias="none",
         use_rslora=settings.rslora,  # https://arxiv.org/abs/2312.03732
         use_dora=settings.dora,  # https://arxiv.org/abs/2402.09353
@@ -51,28 +42,6 @@ def apply(model: PreTrainedModel, settings: LoraSettings, whole: Sequence[str] =
         adapted = get_peft_model(model, lora, autocast_adapter_dtype=True)
     assert isinstance(adapted, PeftModel)
     return adapted
-
-
-def expert_parameters(model: nn.Module) -> list[str]:
-    """Return the names of the routed experts' weights: ``[experts, out, in]``, as transformers 5 fuses them.
-
-    Raises:
-        ConfigError: the model has none that LoRA could adapt.
-    """
-    found = [
-        f"{name}.{kind}"
-        for name, module in model.named_modules()
-        for kind in ("gate_up_proj", "down_proj")
-        if isinstance(weight := getattr(module, kind, None), nn.Parameter)
-        and weight.ndim == 3
-        and weight.is_floating_point()
-    ]
-    if not found:
-        raise ConfigError(
-            "lora.experts is true, but this model has no fused experts in 16 or 32 bits: it is dense, or "
-            "packed to NF4, where PEFT cannot adapt them; leave lora.experts out"
-        )
-    return found
 
 
 def linear_names(model: nn.Module) -> list[str]:
