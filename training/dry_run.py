@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from checkpoints.building import empty_model
 from checkpoints.nf4 import check_quantizable
 from training.base import is_nf4, resolve_dtype, resolve_source
