@@ -84,7 +84,13 @@ def test_the_load_ends_when_the_command_is_killed(http_url: str, tmp_path: Path)
 def test_an_interrupt_ends_the_load_and_writes_what_was_measured(http_url: str, tmp_path: Path) -> None:
     command = [str(BIN / "trimaran"), "loadtest", "--url", http_url, "--duration", "60s", "--output", "out"]
     running = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts its background jobs with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 30
