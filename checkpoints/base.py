@@ -1,9 +1,10 @@
-"""The manifest of a checkpoint that has none yet, filled from its config and tokenizer."""
+"""The manifest of a checkpoint that has none yet: from its config, its tokenizer, and what it was made of."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from checkpoints.licences import find_licence
 from checkpoints.manifest import (
     MANIFEST_NAME,
     BaseModel,
+    Kind,
     Manifest,
     Parent,
+    empty_metrics,
     file_sha256,
     manifest_sha256,
     read_manifest,
@@ -27,7 +30,14 @@ from checkpoints.sizes import is_packed, parameter_count, storage_bytes
 from checkpoints.sources import NF4_METHOD, Source, describe_source
 from checkpoints.tokens import token_ids
 
-__all__ = ["base_manifest", "describe_quantization", "dtype_name", "max_context", "tokenizer_hashes"]
+__all__ = [
+    "base_manifest",
+    "derived_manifest",
+    "describe_quantization",
+    "dtype_name",
+    "max_context",
+    "tokenizer_hashes",
+]
 
 _DTYPE_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
@@ -170,3 +180,38 @@ def _weight_files(
         weights = sorted(snapshot.glob("*.safetensors")) or sorted(snapshot.glob("*.bin"))
         files = {path.name: file_sha256(path) for path in weights}
     return files, commit
+
+
+def derived_manifest(
+    source: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    kind: Kind,
+    step: str,
+    settings: dict[str, Any],
+) -> Manifest:
+    """Return the manifest of a checkpoint that was made from ``source``, with the lineage that one has.
+
+    Args:
+        source: the checkpoint it was made from.
+        model: what was made of it.
+        tokenizer: its tokenizer.
+        kind: of the new checkpoint.
+        step: name of the command, under which ``settings`` are kept beside those of earlier steps.
+        settings: of the command.
+    """
+    made = replace(base_manifest(source, model, tokenizer), kind=kind, settings={step: settings})
+    if not (source / MANIFEST_NAME).is_file():
+        return made
+    before = read_manifest(source)
+    return replace(
+        made,
+        base=before.base,
+        method=before.method,
+        merge_base=before.merge_base,
+        settings={**before.settings, step: settings},
+        training_data=before.training_data,
+        # Perplexity and fidelity of the source are not those of what was made of it.
+        metrics={**empty_metrics(), **{k: before.metrics.get(k) for k in ("final_loss", "eval_loss")}},
+    )

@@ -183,21 +183,8 @@ def _manifest(
     settings: dict[str, Any],
 ) -> Manifest:
     """The source's lineage with what pruning changes; ``model`` is the pruned one."""
-    from checkpoints.base import base_manifest
-    from checkpoints.manifest import MANIFEST_NAME, empty_metrics, read_manifest
+    from checkpoints.base import derived_manifest
 
-    described = base_manifest(config.checkpoint, model, tokenizer)
-    pruned = replace(described, kind="pruned", settings={"prune_experts": settings})
-    if not (config.checkpoint / MANIFEST_NAME).is_file():
-        return pruned
-    source = read_manifest(config.checkpoint)
-    return replace(
-        pruned,
-        base=source.base,
-        method=source.method,
-        merge_base=source.merge_base,
-        settings={**source.settings, "prune_experts": settings},
-        training_data=source.training_data,
-        # Perplexity and fidelity of the source are not the pruned model's.
-        metrics={**empty_metrics(), **{k: source.metrics.get(k) for k in ("final_loss", "eval_loss")}},
+    return derived_manifest(
+        config.checkpoint, model, tokenizer, kind="pruned", step="prune_experts", settings=settings
     )

@@ -164,22 +164,9 @@ def _with_fidelity(manifest: Manifest, fidelity: Fidelity) -> Manifest:
 
 def _manifest(config: QuantizeConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Manifest:
     """The source's lineage with what quantization changes."""
-    from checkpoints.loading import base_manifest
-    from checkpoints.manifest import MANIFEST_NAME, empty_metrics, read_manifest
+    from checkpoints.base import derived_manifest
 
-    described = base_manifest(config.checkpoint, model, tokenizer)
     settings = {"double_quantization": config.double_quantization, "block_size": 64, "compute_dtype": "bf16"}
-    quantized = replace(described, kind="quantized", settings={"quantize": settings})
-    if not (config.checkpoint / MANIFEST_NAME).is_file():
-        return quantized
-    source = read_manifest(config.checkpoint)
-    return replace(
-        quantized,
-        base=source.base,
-        method=source.method,
-        merge_base=source.merge_base,
-        settings={**source.settings, "quantize": settings},
-        training_data=source.training_data,
-        # Perplexity and fidelity of the source are not the quantized model's.
-        metrics={**empty_metrics(), **{k: source.metrics.get(k) for k in ("final_loss", "eval_loss")}},
+    return derived_manifest(
+        config.checkpoint, model, tokenizer, kind="quantized", step="quantize", settings=settings
     )

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from checkpoints.machine_memory import machine_memory
 from trimaran.doctor import Check
 
 __all__ = ["MACHINE_CHECKS"]
@@ -50,28 +51,12 @@ def cpu(name: str) -> Check:
 
 def memory(name: str) -> Check:
     """Available memory, within the container's limit where there is one."""
-    rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-    total = int(rows["MemTotal"].split()[0]) * 1024
-    available = int(rows["MemAvailable"].split()[0]) * 1024
-    limit = _container_limit()
-    if limit is not None and limit < total:
-        total, available = limit, min(available, limit)
+    available, total = machine_memory()
     found = f"{available / GIB:.1f} of {total / GIB:.1f} GiB available"
     data: dict[str, object] = {"total_bytes": total, "available_bytes": available}
     if available < MEMORY_WANTED:
         return Check(name, "warn", found, f"the demo wants {MEMORY_WANTED // GIB} GiB", data)
     return Check(name, "ok", found, data=data)
-
-
-def _container_limit() -> int | None:
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(file).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            return int(text)
-    return None
 
 
 def gpu(name: str) -> Check:
