@@ -96,10 +96,14 @@ def test_check_that_breaks_does_not_end_the_report(
     assert "no such thing here" in first["found"]
 
 
-def test_incomplete_extra_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("package", "extras"), [("onnxscript", ["onnx"]), ("peft", ["train", "serve"])])
+def test_incomplete_extras_name_what_to_install(
+    package: str, extras: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     versions = doctor_software._version
-    monkeypatch.setattr(doctor_software, "_version", lambda name: None if name == "peft" else versions(name))
+    monkeypatch.setattr(doctor_software, "_version", lambda name: None if name == package else versions(name))
     found = doctor_software.extras("extras")
     assert found.status == "warn"
-    assert "train (no peft)" in found.found
-    assert found.remedy == "pip install 'trimaran[train]'"
+    for extra in extras:
+        assert f"{extra} (no {package})" in found.found
+    assert found.remedy == f"pip install 'trimaran[{','.join(extras)}]'"
