@@ -1,4 +1,4 @@
-"""Free TCP ports for a server that binds them itself a moment later."""
+"""TCP ports of a server: free ones that it binds itself a moment later, and whether it has done so."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from checkpoints.errors import ServerError
 
-__all__ = ["choose_ports"]
+__all__ = ["choose_ports", "listens"]
 
 
 def choose_ports(address: str, wanted: Sequence[int]) -> list[int]:
@@ -30,6 +30,15 @@ def choose_ports(address: str, wanted: Sequence[int]) -> list[int]:
     finally:
         for one in held:
             one.close()
+
+
+def listens(host: str, port: int) -> bool:
+    """Return whether somebody accepts connections at this port."""
+    try:
+        socket.create_connection((host, port), timeout=5.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _bind(address: str, port: int, held: list[socket.socket]) -> int:

@@ -21,7 +21,7 @@ from serving.admin_key import restricting_arguments
 from serving.cache import cache_directory
 from serving.cpus import available_cpus
 from serving.health import silent_reason
-from serving.ports import choose_ports
+from serving.ports import choose_ports, listens
 from serving.repository import find_models
 from serving.triton_control import load_model, model_ready, model_states, unload_model
 from serving.triton_install import find_triton
@@ -300,7 +300,9 @@ class TritonServer:
                         f"{', '.join(waiting)} not ready after {self._start_timeout:.0f} s; "
                         f"last log line: {last_line(self.log_file)}; log: {self.log_file}"
                     )
-                waiting = [name for name in waiting if not self.ready(name)]
+                waiting = [name for name in self.models if not self.ready(name)]
+                if not waiting and not listens(self._connect_host, self._ports[2]):
+                    waiting = ["the metrics"]  # Triton opens this port last
                 bar.update(
                     task, description=f"loading {', '.join(waiting)}", note=last_line(self.log_file)[:100]
                 )

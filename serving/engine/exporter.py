@@ -34,8 +34,8 @@ class Exporter(ABC):
     """Prompt tokens of a step, unless the user says otherwise."""
 
     own_process: ClassVar[bool] = False
-    """Whether the engine runs in a process of its own, because its ``step`` and the threads that talk to Triton
-    hold each other up by Python's global lock."""
+    """Whether the engine runs in a process of its own, because its ``step`` and the threads that talk to
+    Triton hold each other up by Python's global lock."""
 
     @abstractmethod
     def installed(self) -> str | None:

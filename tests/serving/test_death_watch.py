@@ -23,9 +23,9 @@ FAILURE = "trimaran.llm: model a: the engine failed: MemoryError: no KV; unloadi
 # The fault: the engine's step raises as soon as two requests run.
 FAULT = """
 
-from serving.engine.slots.engine import SlotEngine
+from serving.engine.process.engine import ProcessEngine
 
-healthy_step = SlotEngine.step
+healthy_step = ProcessEngine.step
 
 
 def failing_step(self):
@@ -34,7 +34,7 @@ def failing_step(self):
     return healthy_step(self)
 
 
-SlotEngine.step = failing_step
+ProcessEngine.step = failing_step
 """
 
 

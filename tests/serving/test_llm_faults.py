@@ -130,9 +130,9 @@ def test_a_crashed_engine_answers_what_it_held_and_is_not_ready(checkpoint: Path
         source
         + """
 
-from serving.engine.slots.engine import SlotEngine
+from serving.engine.process.engine import ProcessEngine
 
-healthy_step = SlotEngine.step
+healthy_step = ProcessEngine.step
 
 
 def failing_step(self):
@@ -141,7 +141,7 @@ def failing_step(self):
     return healthy_step(self)
 
 
-SlotEngine.step = failing_step
+ProcessEngine.step = failing_step
 """
     )
     with TritonServer(tmp_path) as server:

@@ -22,7 +22,7 @@ class TorchExporter(Exporter):
     kv_dtypes = ("bf16", "fp16", "fp32")
     architectures = frozenset(SHOWN_EQUAL)
     converts = False
-    # In one process, the threads that talk to Triton take Python's lock from the step: 7% of tokens/s at 32 streams.
+    # In one process, the threads that talk to Triton take Python's lock from the step: 7% of tokens/s.
     own_process = True
 
     def installed(self) -> str | None:
