@@ -1,7 +1,8 @@
 """The ground floor: what a checkpoint is.
 
 manifest   lineage and contract that travel with every checkpoint (``trimaran.json``)
-loading    hub id, safetensors directory, ``.pt``/``.bin``, GGUF, NF4 or adapter -> model and tokenizer
+loading    hub id, safetensors directory, ``.pt``/``.bin``, GGUF, NF4 or adapter -> model
+tokenizer  its tokenizer
 sources    which of these kinds a path is, and which files hold its weights
 prompt     text or messages -> token ids, the same in training, evaluation and serving
 tokens     which ids begin and end a text

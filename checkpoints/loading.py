@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from checkpoints.adapters import adapter_base, adapter_manifest, attach_adapter, check_base_files
 from checkpoints.base import base_manifest
@@ -29,6 +29,7 @@ from checkpoints.nf4 import (
 from checkpoints.nf4_report import check_packed_size
 from checkpoints.quiet import quiet_transformers
 from checkpoints.sources import Source, SourceKind, describe_source
+from checkpoints.tokenizer import load_tokenizer
 
 __all__ = [
     "DTYPES",
@@ -116,34 +117,6 @@ def load_model(
     keep_scales(model)
     model.config.name_or_path = model.name_or_path = str(source)
     return cast(PreTrainedModel, model.eval())
-
-
-def load_tokenizer(
-    source: str | Path, *, trust_remote_code: bool = False, revision: str | None = None
-) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of any kind of checkpoint; an adapter without one uses its base's.
-
-    Raises:
-        CheckpointError: there is none, or it cannot be loaded.
-    """
-    if (Path(source) / "tokenizer_config.json").is_file():
-        # A directory of its own; a version converted for an engine has a tokenizer and no weights.
-        return _read_tokenizer(source, source, trust_remote_code=trust_remote_code)
-    where = describe_source(source)
-    if where.kind == "adapter":
-        assert where.path is not None
-        return load_tokenizer(adapter_base(where.path), trust_remote_code=trust_remote_code)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if where.kind == "gguf":
-        options["gguf_file"] = cast(Path, where.path).name
-    if where.kind == "hub":
-        options["revision"] = revision
-    return _read_tokenizer(source, where.directory or source, **options)
-
-
-def _read_tokenizer(source: str | Path, where: str | Path, **options: Any) -> PreTrainedTokenizerBase:
-    with as_checkpoint_error(source, "the tokenizer of "), quiet_transformers():
-        return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(where, **options))
 
 
 def _load_adapter(

@@ -95,7 +95,7 @@ class PromptEncoder:
             CheckpointError: there is no tokenizer.
         """
         # Here and not above: parsing a prompt should not need torch.
-        from checkpoints.loading import load_tokenizer
+        from checkpoints.tokenizer import load_tokenizer
 
         tokens = read_manifest(directory).tokens
         return cls(load_tokenizer(directory, trust_remote_code=trust_remote_code), tokens)

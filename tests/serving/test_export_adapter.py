@@ -50,7 +50,10 @@ def served_tokens(version: Path, prompts: list[list[int]]) -> list[list[int]]:
     manifest = read_manifest(version / "checkpoint", verify=True)
     engine = load_engine(version / "checkpoint", EngineConfig.read(version / "engine.json"), manifest)
     requests = [GenerationRequest(ids, SamplingParameters(max_tokens=16)) for ids in prompts]
-    return [token_ids(events) for events in drive(engine, requests)]
+    try:
+        return [token_ids(events) for events in drive(engine, requests)]
+    finally:
+        engine.close()
 
 
 @pytest.mark.parametrize("quantization", [None, "nf4"])

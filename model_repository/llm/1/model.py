@@ -21,6 +21,7 @@ from checkpoints.prompt import PromptEncoder
 from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
 from serving.engine.delivery import Ticket
 from serving.engine.loop import EngineFailure, EngineLoop
+from serving.engine.process.front_end import leave_out_torch
 from serving.engine.registry import load_engine
 from serving.engine.text_stream import Delta
 from serving.triton_metrics import ModelMetrics
@@ -45,6 +46,8 @@ class TritonPythonModel:
         checkpoint = version / "checkpoint"
         try:
             config = EngineConfig.read(version / ENGINE_CONFIG_NAME)
+            if config.own_process and not config.trust_remote_code:
+                leave_out_torch()
             manifest = read_manifest(checkpoint)
             self.encoder = PromptEncoder.from_checkpoint(
                 checkpoint, trust_remote_code=config.trust_remote_code
