@@ -4,8 +4,8 @@
   python -m benchmarks.methods --steps 24 --methods lora,full
 
 SmolLM2-135M-Instruct on 48 rows of GSM8K, as in the demo; the loss is of 12 held-out rows. Each method
-trains in a process of its own, so its peak memory is its own. Results go to
-benchmarks/results/methods.json and methods.md.
+trains in a process of its own, so its peak memory is its own. Beside that, what each takes at 7B is
+computed. Results go to benchmarks/results/methods.json and methods.md.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.failures import PeerFailure
 from benchmarks.machine import machine_facts
+from benchmarks.methods_estimate import estimate_methods
 from benchmarks.methods_report import render_methods
 from benchmarks.preparation import demo_checkpoint, tell
 from benchmarks.processes import end, start
@@ -35,8 +36,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "bottleneck": {"method": "bottleneck", "learning_rate": 1e-3},
 }
 """Settings that differ; the learning rates are each method's usual one for so few steps on a small model."""
-
-_DEFAULT = ("full", "lora", "qlora", "bottleneck")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +65,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "steps": options.steps,
         "batch_size": options.batch_size,
         "methods": {},
+        "estimated": estimate_methods({name: METHODS[name] for name in options.methods}),
     }
     with tempfile.TemporaryDirectory(prefix="methods-", dir=base.parent) as folder:
         work = Path(folder)
@@ -112,8 +112,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--methods", type=lambda text: text.split(","), metavar="A,B", default=list(_DEFAULT),
-        help=f"of {', '.join(METHODS)} (default: {','.join(_DEFAULT)})")  # fmt: skip
+    add("--methods", type=lambda text: text.split(","), metavar="A,B", default=list(METHODS),
+        help=f"of {', '.join(METHODS)} (default: all)")  # fmt: skip
     add("--steps", type=int, default=8, metavar="N", help="optimizer steps of each (default 8)")
     add("--batch-size", type=int, default=4, metavar="N", help="rows per step (default 4)")
     add("--output", type=Path, metavar="FOLDER", default=Path(__file__).parent / "results",

@@ -1,4 +1,4 @@
-"""The methods' results as a page: one table, relative to full fine-tuning, and what to make of it."""
+"""The methods' results as a page: measured, computed at 7B, and what to make of both."""
 
 from __future__ import annotations
 
@@ -48,7 +48,27 @@ def render_methods(results: Mapping[str, Any]) -> str:
             f"| {facts['tokens_per_second']:.0f} | {shares[2]} | {100 * facts['trainable_share']:.2f}% "
             f"| {facts['eval_loss']:.3f} |"
         )
-    return "\n".join([*lines, "", *_compare(methods), ""])
+    return "\n".join([*lines, "", *_estimated(results["estimated"]), "", *_compare(methods), ""])
+
+
+def _estimated(estimated: Mapping[str, Any]) -> list[str]:
+    """Return the table of what the methods take at 7B."""
+    methods = estimated["methods"]
+    lines = [
+        f"{estimated['model']}, one row of {estimated['max_length']:,} tokens in bf16 with gradient "
+        "checkpointing: estimated as `trimaran train --dry-run` does, not measured.",
+        "",
+        "| method | weights | gradients and optimizer | activations | sum | of full | trained |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, facts in methods.items():
+        sizes = [facts[f"{part}_bytes"] for part in ("weights", "states", "activations", "total")]
+        share = f"{100 * sizes[-1] / methods['full']['total_bytes']:.0f}%" if "full" in methods else "-"
+        lines.append(
+            f"| {name} | {' | '.join(f'{size / 1e9:.1f} GB' for size in sizes)} | {share} "
+            f"| {100 * facts['trainable_share']:.2f}% |"
+        )
+    return lines
 
 
 def _compare(methods: Mapping[str, Any]) -> list[str]:
