@@ -16,16 +16,18 @@ class DataConfig:
     """Where the rows are, how to read them, and what is held out."""
 
     train: Path | list[Path]
-    """File (or files) with the training rows: JSONL, a JSON array, or CSV with a header."""
+    """Where the training rows are: files (JSONL, a JSON array, CSV with a header, Parquet), folders of them,
+    or data sets of the hub as hf://datasets/OWNER/NAME[@REVISION][/FOLDER]."""
 
     format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] = "auto"
     """Format of the rows; auto looks at the keys of each file's first row."""
 
     eval: Path | None = None
-    """File with rows to evaluate on; they are never trained on."""
+    """File, folder or data set of the hub with rows to evaluate on; they are never trained on."""
 
     eval_fraction: float = 0.0
-    """Share of the training rows to hold out for evaluation instead, 0 to below 1; chosen by the seed."""
+    """Share of the training rows to hold out for evaluation instead, 0 to below 1, about: which ones follows
+    from a hash of each row and the seed."""
 
     max_length: int | None = None
     """Longest row in tokens, longer ones are cut on the right; none is 2048 or the model's context."""
@@ -36,7 +38,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if not self.train_files:
-            raise ConfigError("data.train is empty: name at least one JSONL file")
+            raise ConfigError("data.train is empty: name at least one file")
         if not 0 <= self.eval_fraction < 1:
             raise ConfigError(f"data.eval_fraction = {self.eval_fraction}: must be from 0 to below 1")
         if self.eval is not None and self.eval_fraction > 0:
