@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ def read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (``PATH:N``, record), N the row, from 1.
 
     A column has a value in every row, so what another format leaves out is null here: keys whose value is
-    null are left out, in structures inside a row, too.
+    null, or no number, are left out, in structures inside a row, too.
 
     Raises:
         ConfigError: pyarrow is not installed.
@@ -44,7 +45,11 @@ def read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: _without_nulls(item) for key, item in value.items() if not _is_null(item)}
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     return value
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
