@@ -6,6 +6,7 @@
     ├── adapter/        the result, there only when the run is finished; of full fine-tuning: checkpoint/
     ├── checkpoints/    states of the Trainer to resume from
     ├── tokens/         the encoded rows, while the run is not finished; made again where they are missing
+    ├── data.json       rows and tokens, and what packing and sampling make of them
     ├── run.json        what the run depends on: settings, hashes of base and data
     ├── metrics.jsonl   one row per logged step
     ├── loss.png        the same as a picture
@@ -86,6 +87,10 @@ class RunDirectory:
         return self.root / "tokens"
 
     @property
+    def data(self) -> Path:
+        return self.root / "data.json"
+
+    @property
     def metrics(self) -> Path:
         return self.root / "metrics.jsonl"
 
@@ -155,7 +160,7 @@ class RunDirectory:
     def _clear(self) -> None:
         for path in (self.adapter, self.checkpoint, self.checkpoints, self.tensorboard):
             shutil.rmtree(path, ignore_errors=True)
-        for path in (self.metrics, self.loss_curve, self.record):
+        for path in (self.metrics, self.loss_curve, self.data, self.record):
             path.unlink(missing_ok=True)
 
     def _last_complete_state(self) -> Path | None:

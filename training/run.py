@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch
 from peft import PeftModel
 from transformers import set_seed
 
+from checkpoints.atomic import write_text_atomically
 from checkpoints.errors import ConfigError
 from checkpoints.loading import base_manifest, describe_source, load_tokenizer
 from checkpoints.manifest import Manifest
@@ -31,10 +33,10 @@ from training.checkpoint import write_checkpoint
 from training.chunked_loss import chunked_loss
 from training.config import TrainConfig
 from training.data.collator import PaddingCollator
-from training.data.dataset import EncodedDataset
 from training.data.encoding import RowEncoder
 from training.data.packing import PackedDataset, check_packing, pack_lengths
 from training.data.prepare import DataFiles, PreparedData, find_files, prepare_data
+from training.data.summary import summarize
 from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
 from training.optimizers import check_optimizer
@@ -125,14 +127,18 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
         from training.callbacks.tensorboard import tensorboard_callback
 
         callbacks.append(tensorboard_callback(directory.tensorboard, purge_step=_step_after(state)))
-    train_set: EncodedDataset | PackedDataset = data.train
+    packed = None
     if config.data.packing:
         check_packing(model, data.train.shortest(3), _pad_id(base))
-        train_set = PackedDataset(data.train, pack_lengths(data.train.lengths.tolist(), max_length))
+        packed = PackedDataset(data.train, pack_lengths(data.train.lengths.tolist(), max_length))
+    figures = summarize(
+        config.data, data, packed, max_length=max_length, batch_size=config.batch_size, seed=config.seed
+    )
+    write_text_atomically(directory.data, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     trainer = build_trainer(
         config,
         model,
-        train=train_set,
+        train=data.train if packed is None else packed,
         evaluation=data.evaluation,
         pad_id=_pad_id(base),
         checkpoints=directory.checkpoints,

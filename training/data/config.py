@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from checkpoints.errors import ConfigError
 
-__all__ = ["DataConfig"]
+__all__ = ["DataConfig", "SamplingSettings"]
+
+
+@dataclass
+class SamplingSettings:
+    """Which rows an epoch has more of, and which less."""
+
+    by: str | None = None
+    """Key in the rows whose value, a text or a whole number, is the label to balance by; none leaves rows as
+    they are."""
+
+    alpha: float = 0.0
+    """A label's share of an epoch goes by its number of rows to this power: 0 gives every label the same, 1
+    leaves each its own."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ConfigError(f"data.sampling.alpha = {self.alpha}: must be from 0 to 1")
 
 
 @dataclass
@@ -36,6 +53,9 @@ class DataConfig:
     """Fill each training sequence up to max_length with several rows, which do not see each other: short
     rows then cost what their tokens cost. batch_size counts these sequences."""
 
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    """Balance of the rows by a label."""
+
     def __post_init__(self) -> None:
         if not self.train_files:
             raise ConfigError("data.train is empty: name at least one file")
@@ -48,9 +68,14 @@ class DataConfig:
             )
         if self.max_length is not None and self.max_length < 2:
             raise ConfigError(f"data.max_length = {self.max_length}: must be 2 or more")
+        if self.packing and self.sampling.by is not None:
+            raise ConfigError(
+                f"data.packing = true and data.sampling.by = {self.sampling.by} clash: a packed sequence has "
+                "rows of several labels; leave one of them out"
+            )
 
     @property
     def train_files(self) -> list[Path]:
-        """The training files as a list, in the order given."""
+        """What ``train`` names, as a list, in the order given."""
         files = self.train if isinstance(self.train, list) else [self.train]
         return [Path(file) for file in files]

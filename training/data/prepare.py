@@ -18,7 +18,7 @@ from training.data.encoding import RowEncoder, fit
 from training.data.formats import iterate_rows
 from training.data.sources import resolve_files
 from training.data.split import held_out, row_hash
-from training.data.token_store import StoredRow, TokenStore, open_store
+from training.data.token_store import StoredRow, StoreSummary, TokenStore, open_store
 
 __all__ = ["DataFiles", "PreparedData", "find_files", "prepare_data"]
 
@@ -41,6 +41,8 @@ class PreparedData:
     evaluation: EncodedDataset | None
     fingerprints: list[TrainingData]
     """Of the training files: what the manifest says of them."""
+    read: StoreSummary
+    """What was read from the training files, before the split."""
     evaluation_hashes: list[str]
     """sha256 of the files of ``data.eval``."""
 
@@ -80,38 +82,54 @@ def prepare_data(
         CheckpointError: the disk is full.
     """
 
-    def store_of(paths: list[Path], what: str) -> TokenStore:
-        rows = _encoded(config, paths, encoder=encoder, max_length=max_length, seed=seed)
-        key = _key(config, paths, base=base, max_length=max_length, seed=seed)
+    def store_of(paths: list[Path], what: str, label: str | None) -> TokenStore:
+        rows = _encoded(config, paths, label, encoder=encoder, max_length=max_length, seed=seed)
+        key = _key(config, paths, label, base=base, max_length=max_length, seed=seed)
         return open_store(directory, key, rows, what=what, max_length=max_length)
 
-    store = store_of(files.train, "training")
+    store = store_of(files.train, "training", config.sampling.by)
     out = held_out(store.hashes, config.eval_fraction)
     train = EncodedDataset(store, np.flatnonzero(~out))
     evaluation = EncodedDataset(store, np.flatnonzero(out)) if out.any() else None
     if files.evaluation:
-        evaluation = EncodedDataset(store_of(files.evaluation, "evaluation"))
+        evaluation = EncodedDataset(store_of(files.evaluation, "evaluation", None))
     read = store.summary.rows_by_file
     fingerprints = [
         TrainingData(path=str(path), sha256=file_sha256(path), rows=read[str(path)]) for path in files.train
     ]
-    return PreparedData(train, evaluation, fingerprints, [file_sha256(path) for path in files.evaluation])
+    hashes = [file_sha256(path) for path in files.evaluation]
+    return PreparedData(train, evaluation, fingerprints, store.summary, hashes)
 
 
 def _encoded(
-    config: DataConfig, paths: Sequence[Path], *, encoder: RowEncoder, max_length: int, seed: int
+    config: DataConfig,
+    paths: Sequence[Path],
+    label: str | None,
+    *,
+    encoder: RowEncoder,
+    max_length: int,
+    seed: int,
 ) -> Iterator[StoredRow]:
     for path in paths:
-        for row in iterate_rows(path, config.format):
+        for row in iterate_rows(path, config.format, label=label):
             encoded, cut = fit(encoder.encode(row), max_length)
             yield StoredRow(encoded, cut, row_hash(row, seed), str(path), row.label)
 
 
-def _key(config: DataConfig, paths: Sequence[Path], *, base: Manifest, max_length: int, seed: int) -> str:
+def _key(
+    config: DataConfig,
+    paths: Sequence[Path],
+    label: str | None,
+    *,
+    base: Manifest,
+    max_length: int,
+    seed: int,
+) -> str:
     parts: dict[str, Any] = {
         "version": _VERSION,
         "files": [[str(path), file_sha256(path)] for path in paths],
         "format": config.format,
+        "label": label,
         "max_length": max_length,
         "seed": seed,
         "tokenizer": base.tokenizer_sha256,
