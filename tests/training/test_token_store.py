@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,22 @@ def test_it_is_written_once_and_again_for_another_key(tmp_path: Path) -> None:
     assert len(store_of(tmp_path, unread())) == 3
     assert len(store_of(tmp_path, ROWS[:1], key="other")) == 1
     assert [path.name for path in tmp_path.glob("training-*")] == ["training-other"]
+
+
+def test_processes_of_one_run_write_it_once_between_them(tmp_path: Path) -> None:
+    """Each opens the lock by itself, as ranks do; whether threads or processes makes no difference to it."""
+    writers: list[int] = []
+
+    def slow(rank: int) -> Iterator[StoredRow]:
+        writers.append(rank)
+        for row in ROWS:
+            time.sleep(0.05)
+            yield row
+
+    with ThreadPoolExecutor(3) as ranks:
+        stores = list(ranks.map(lambda rank: store_of(tmp_path, slow(rank)), range(3)))
+    assert len(writers) == 1
+    assert [len(store) for store in stores] == [3, 3, 3]
 
 
 def test_nothing_half_written_is_taken_for_a_store(tmp_path: Path) -> None:

@@ -162,6 +162,18 @@ def test_the_command_prints_the_table(
     assert f"rows: {output / 'rows.jsonl'}" in text
 
 
+def test_several_files_are_one_set(tmp_path: Path) -> None:
+    first, second = (
+        write_jsonl(tmp_path / f"{name}.jsonl", [ROWS[0][0], *more])
+        for name, more in (("a", []), ("b", [ROWS[3][0]]))
+    )
+    line = ["clean-data", "--rows", f"{first},{second}", "--output", str(tmp_path / "out")]
+    assert main(line) == 0
+    assert lines(tmp_path / "out" / "rows.jsonl") == [ROWS[0][0], ROWS[3][0]]
+    (dropped,) = lines(tmp_path / "out" / "dropped.jsonl")
+    assert (dropped["where"], dropped["detail"]) == (f"{second}:1", f"of {first}:1")
+
+
 @pytest.mark.parametrize("package", ["spacy", "datasketch"])
 def test_a_missing_package_names_the_extra(
     package: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
