@@ -100,7 +100,7 @@ $(VENV)/.installed-engines: $(VENV)/.installed-demo
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-torch
-	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,openvino,onnx,loadtest,tensorboard,dev]'
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,openvino,onnx,loadtest,data,tensorboard,dev]'
 	$(PIP) install -c constraints.txt --no-deps $(CHART_TOOLS)
 	@touch $@
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoints.atomic import atomic_directory
-from checkpoints.manifest import Manifest, TrainingData, empty_metrics, file_sha256, seal
+from checkpoints.manifest import Manifest, TrainingData, empty_metrics, seal
 from training.config import TrainConfig
 from training.resume import settings_that_matter
 
@@ -14,19 +14,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["adapter_manifest", "fingerprints", "write_adapter"]
-
-
-def fingerprints(config: TrainConfig, rows: dict[str, int]) -> list[TrainingData]:
-    """Return the fingerprints of the files that were trained on.
-
-    Args:
-        rows: number of rows by file.
-    """
-    return [
-        TrainingData(path=str(path), sha256=file_sha256(path), rows=rows[str(path)])
-        for path in config.data.train_files
-    ]
+__all__ = ["adapter_manifest", "write_adapter"]
 
 
 def adapter_manifest(

@@ -19,7 +19,7 @@ __all__ = ["MergeConfig", "TrainConfig"]
 
 @dataclass
 class TrainConfig:
-    """Fine-tune a model on JSONL rows; the result is OUTPUT/adapter, or OUTPUT/checkpoint for method full."""
+    """Fine-tune a model on rows; the result is OUTPUT/adapter, or OUTPUT/checkpoint for method full."""
 
     model: str
     """Base model: a hub id, a checkpoint directory, a GGUF file, or a .pt/.bin file and its config.json."""
@@ -28,8 +28,8 @@ class TrainConfig:
     """Training and evaluation rows."""
 
     output: Path
-    """Run directory: adapter/ or checkpoint/ (the result), checkpoints/ (to resume from), metrics.jsonl,
-    loss.png."""
+    """Run directory: adapter/ or checkpoint/ (the result), checkpoints/ (to resume from), data.json,
+    metrics.jsonl, loss.png."""
 
     method: str = "lora"
     """Fine-tuning method: lora, qlora (lora on an NF4 base), bottleneck or full."""

@@ -5,6 +5,8 @@
     OUTPUT/
     ├── adapter/        the result, there only when the run is finished; of full fine-tuning: checkpoint/
     ├── checkpoints/    states of the Trainer to resume from
+    ├── tokens/         the encoded rows, while the run is not finished; made again where they are missing
+    ├── data.json       rows and tokens, and what packing and sampling make of them
     ├── run.json        what the run depends on: settings, hashes of base and data
     ├── metrics.jsonl   one row per logged step
     ├── loss.png        the same as a picture
@@ -80,6 +82,15 @@ class RunDirectory:
         return self.root / "checkpoints"
 
     @property
+    def tokens(self) -> Path:
+        """The encoded rows, see ``training.data.token_store``."""
+        return self.root / "tokens"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data.json"
+
+    @property
     def metrics(self) -> Path:
         return self.root / "metrics.jsonl"
 
@@ -142,10 +153,14 @@ class RunDirectory:
         write_text_atomically(self.record, json.dumps(wanted, indent=2) + "\n")
         return state
 
+    def drop_tokens(self) -> None:
+        """Remove the encoded rows, which take as much room as the data."""
+        shutil.rmtree(self.tokens, ignore_errors=True)
+
     def _clear(self) -> None:
         for path in (self.adapter, self.checkpoint, self.checkpoints, self.tensorboard):
             shutil.rmtree(path, ignore_errors=True)
-        for path in (self.metrics, self.loss_curve, self.record):
+        for path in (self.metrics, self.loss_curve, self.data, self.record):
             path.unlink(missing_ok=True)
 
     def _last_complete_state(self) -> Path | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,13 @@ import torch
 from peft import PeftModel
 from transformers import set_seed
 
+from checkpoints.atomic import write_text_atomically
 from checkpoints.errors import ConfigError
 from checkpoints.loading import base_manifest, describe_source, load_tokenizer
-from checkpoints.manifest import Manifest, file_sha256
+from checkpoints.manifest import Manifest
 from checkpoints.prompt import PromptEncoder
 from checkpoints.quiet import quiet_transformers
-from training.adapter import adapter_manifest, fingerprints, write_adapter
+from training.adapter import adapter_manifest, write_adapter
 from training.base import is_nf4, load_trainable_base, resolve_dtype, resolve_source
 from training.callbacks.divergence import Divergence
 from training.callbacks.last_step import LastStep
@@ -32,11 +33,10 @@ from training.checkpoint import write_checkpoint
 from training.chunked_loss import chunked_loss
 from training.config import TrainConfig
 from training.data.collator import PaddingCollator
-from training.data.dataset import EncodedDataset
-from training.data.encoding import RowEncoder, encode_rows
-from training.data.formats import Row
-from training.data.packing import PackedDataset, check_packing, pack_rows
-from training.data.split import load_split
+from training.data.encoding import RowEncoder
+from training.data.packing import PackedDataset, check_packing, pack_lengths
+from training.data.prepare import DataFiles, PreparedData, find_files, prepare_data
+from training.data.summary import summarize
 from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
 from training.optimizers import check_optimizer
@@ -71,7 +71,7 @@ def train(config: TrainConfig) -> Path:
     check_optimizer(config)
     directory = RunDirectory(config.output.absolute())
     directory.check(overwrite=config.overwrite)
-    train_rows, eval_rows = load_split(config.data, seed=config.seed)
+    files = find_files(config.data)
     source = resolve_source(config.model)
     check_source(config, source)
     config = replace(config, dtype=resolve_dtype(config.dtype, config.device))
@@ -79,12 +79,10 @@ def train(config: TrainConfig) -> Path:
         config = replace(config, base_quantization="nf4")
 
     with _threads(config.threads):
-        return _train(config, directory, source, train_rows, eval_rows)
+        return _train(config, directory, source, files)
 
 
-def _train(
-    config: TrainConfig, directory: RunDirectory, source: str, train_rows: list[Row], eval_rows: list[Row]
-) -> Path:
+def _train(config: TrainConfig, directory: RunDirectory, source: str, files: DataFiles) -> Path:
     remote = {"trust_remote_code": config.trust_remote_code, "revision": config.revision}
     tokenizer = load_tokenizer(source, **remote)  # type: ignore[arg-type]
     base_model = _load_base(config, source, config.revision)
@@ -92,13 +90,16 @@ def _train(
 
     encoder = RowEncoder(PromptEncoder(tokenizer, base.tokens), base.tokens)
     max_length = _max_length(config, base)
-    train_set = EncodedDataset(encode_rows(encoder, train_rows, max_length=max_length, what="training"))
-    eval_set = None
-    if eval_rows:
-        eval_set = EncodedDataset(encode_rows(encoder, eval_rows, max_length=max_length, what="evaluation"))
-
-    data = fingerprints(config, Counter(row.where.rpartition(":")[0] for row in [*train_rows, *eval_rows]))
-    state = directory.begin(config, _inputs(config, base, [asdict(item) for item in data]))
+    data = prepare_data(
+        config.data,
+        files,
+        encoder=encoder,
+        base=base,
+        max_length=max_length,
+        seed=config.seed,
+        directory=directory.tokens,
+    )
+    state = directory.begin(config, _inputs(base, data))
 
     if state is not None and method_traits(config.method).result == "checkpoint":
         # The Trainer goes by the names that weights have in the model and passes over those that checkpoints
@@ -126,13 +127,19 @@ def _train(
         from training.callbacks.tensorboard import tensorboard_callback
 
         callbacks.append(tensorboard_callback(directory.tensorboard, purge_step=_step_after(state)))
+    packed = None
     if config.data.packing:
-        check_packing(model, train_set.rows, _pad_id(base))
+        check_packing(model, data.train.shortest(3), _pad_id(base))
+        packed = PackedDataset(data.train, pack_lengths(data.train.lengths.tolist(), max_length))
+    figures = summarize(
+        config.data, data, packed, max_length=max_length, batch_size=config.batch_size, seed=config.seed
+    )
+    write_text_atomically(directory.data, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     trainer = build_trainer(
         config,
         model,
-        train=PackedDataset(pack_rows(train_set.rows, max_length)) if config.data.packing else train_set,
-        evaluation=eval_set,
+        train=data.train if packed is None else packed,
+        evaluation=data.evaluation,
         pad_id=_pad_id(base),
         checkpoints=directory.checkpoints,
         callbacks=callbacks,
@@ -140,12 +147,11 @@ def _train(
     logger.info(
         "training %s parameters on %d rows, the base in %s",
         f"{_trainable(model):,}",
-        len(train_set),
+        len(data.train),
         config.base_quantization or base_dtype(config),
     )
     try:
-        shortest = min(train_set.rows, key=lambda row: len(row.input_ids))
-        example = PaddingCollator(_pad_id(base))([shortest])
+        example = PaddingCollator(_pad_id(base))(data.train.shortest(1))
         with quiet_transformers(), preemption.listening(), chunked_loss(model, example):
             trainer.train(resume_from_checkpoint=str(state) if state else None)
     finally:
@@ -161,13 +167,20 @@ def _train(
 
     metrics = _metrics(trainer.state.log_history)
     if isinstance(model, PeftModel):
-        manifest = adapter_manifest(config, base, model, training_data=data, metrics=metrics)
+        manifest = adapter_manifest(config, base, model, training_data=data.fingerprints, metrics=metrics)
         write_adapter(directory.adapter, model, tokenizer, source=source, manifest=manifest)
-        return directory.adapter
-    write_checkpoint(
-        directory.checkpoint, config, base, model, tokenizer, training_data=data, metrics=metrics
-    )
-    return directory.checkpoint
+    else:
+        write_checkpoint(
+            directory.checkpoint,
+            config,
+            base,
+            model,
+            tokenizer,
+            training_data=data.fingerprints,
+            metrics=metrics,
+        )
+    directory.drop_tokens()
+    return directory.adapter if isinstance(model, PeftModel) else directory.checkpoint
 
 
 def _load_base(config: TrainConfig, source: str, revision: str | None) -> PreTrainedModel:
@@ -212,12 +225,11 @@ def _max_length(config: TrainConfig, base: Manifest) -> int:
     return wanted
 
 
-def _inputs(config: TrainConfig, base: Manifest, data: list[dict[str, Any]]) -> dict[str, Any]:
-    evaluation = file_sha256(config.data.eval) if config.data.eval is not None else None
+def _inputs(base: Manifest, data: PreparedData) -> dict[str, Any]:
     return {
         "base": base.base.files or base.base.source,
-        "data": [{"sha256": item["sha256"], "rows": item["rows"]} for item in data],
-        "eval_data": evaluation,
+        "data": [{"sha256": item.sha256, "rows": item.rows} for item in data.fingerprints],
+        "eval_data": data.evaluation_hashes,
     }
 
 

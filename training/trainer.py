@@ -14,9 +14,11 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from training.callbacks.epoch_order import EpochOrder
 from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
 from training.data.packing import BatchCollator, PackedDataset
+from training.data.sampling import RowSampler
 from training.optimizers import OPTIMIZERS
 from training.precision import autocasts
 
@@ -74,6 +76,22 @@ def training_arguments(config: TrainConfig, checkpoints: Path, *, evaluate: bool
     return built
 
 
+class _OrderedTrainer(Trainer):
+    """Takes the rows in our order; that of transformers hangs on the state of random generators."""
+
+    row_sampler: RowSampler
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> RowSampler:
+        return self.row_sampler
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # A state of the last step, resumed within an epoch: transformers 5.23 would train one step more.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+
 def build_trainer(
     config: TrainConfig,
     model: PeftModel | PreTrainedModel,
@@ -85,13 +103,18 @@ def build_trainer(
     callbacks: Sequence[TrainerCallback],
 ) -> Trainer:
     """Return a Trainer that is ready to train ``model``; it prints nothing by itself."""
-    trainer = Trainer(
+    labels = None
+    if config.data.sampling.by is not None and isinstance(train, EncodedDataset):
+        labels = train.labels
+    sampler = RowSampler(len(train), config.seed, labels=labels, alpha=config.data.sampling.alpha)
+    trainer = _OrderedTrainer(
         model=model,
         args=training_arguments(config, checkpoints, evaluate=evaluation is not None),
         data_collator=BatchCollator(pad_id),
         train_dataset=train,
         eval_dataset=evaluation,
-        callbacks=list(callbacks),
+        callbacks=[EpochOrder(sampler), *callbacks],
     )
+    trainer.row_sampler = sampler
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -59,8 +59,19 @@ COMMANDS: dict[str, Command] = {
             ("trimaran inspect out/merged", "trimaran inspect out/merged --verify"),
         ),
         Command(
+            "clean-data",
+            "drop rows that are noise, duplicates or part of an evaluation set, and report them",
+            "training.data.cleaning.config:CleanDataConfig",
+            "train,data",
+            (
+                "trimaran clean-data rows.jsonl --output out/clean",
+                "trimaran clean-data rows.jsonl --output out/clean --language en --scripts Latin "
+                "--evaluation gsm8k.jsonl",
+            ),
+        ),
+        Command(
             "train",
-            "fine-tune a base model on JSONL data; writes an adapter, or a whole checkpoint",
+            "fine-tune a base model on rows of data; writes an adapter, or a whole checkpoint",
             "training.config:TrainConfig",
             "train",
             (

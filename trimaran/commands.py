@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from loadtests.config import LoadTestConfig
     from serving.config import ChatConfig, ExportConfig, LoadConfig, ServeConfig
     from training.config import MergeConfig, TrainConfig
+    from training.data.cleaning.config import CleanDataConfig
     from trimaran.deploy.config import DeployConfig
     from trimaran.doctor import DoctorConfig
     from trimaran.pipeline import DemoConfig
@@ -43,6 +44,16 @@ def inspect(config: InspectConfig) -> int:
     from checkpoints.inspect import inspect_checkpoint
 
     print(inspect_checkpoint(config))
+    return DONE
+
+
+def clean_data(config: CleanDataConfig) -> int:
+    """Clean, and say what was dropped and where the rows are."""
+    from training.data.cleaning.run import clean_data as run
+
+    cleaned = run(config)
+    print(cleaned.report.as_text())
+    print(f"report: {cleaned.directory / 'report.md'}\nrows: {cleaned.rows}")
     return DONE
 
 

@@ -148,3 +148,15 @@ def test_rows_without_completion_left_are_dropped_and_counted(
 def test_one_token_alone_trains_nothing() -> None:
     encoded: Any = Encoded([5], [5])
     assert encoded.trained_tokens == 0
+
+
+def test_system_user_and_tool_turns_are_not_trained_on(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    turns = [
+        {"role": "system", "content": "Be kind."},
+        *CHAT[:2],
+        {"role": "tool", "content": "42"},
+        *CHAT[2:],
+    ]
+    encoded = row_encoder(tiny_tokenizer).encode(chat(turns))
+    assert encoded.input_ids == tiny_tokenizer.apply_chat_template(turns, return_dict=False)
+    assert tiny_tokenizer.decode(trained(encoded)) == "The answer is 你好.<|im_end|>The lazy dog.<|im_end|>"

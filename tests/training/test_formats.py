@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
-from checkpoints.errors import DataError
+from checkpoints.errors import ConfigError, DataError
 from tests.training.rows import CHAT, write_jsonl
 from training.data.formats import read_rows
 
@@ -64,7 +67,8 @@ def test_a_json_array_and_csv_are_read(tmp_path: Path) -> None:
         ("rows.json", '[{"text": "a"}', r"rows.json: not JSON"),
         ("rows.csv", "text\n", r"rows.csv has no rows below its header"),
         ("rows.csv", "prompt,completion\na\n", r"rows.csv:2: the row has not as many fields"),
-        ("rows.parquet", "PAR1", r"files of this kind are not read; accepted: \.jsonl, \.json"),
+        ("rows.arrow", "ARROW1", r"files of this kind are not read; accepted: \.jsonl, \.json"),
+        ("rows.parquet", "PAR1", r"rows.parquet: not Parquet, or damaged"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -72,6 +76,31 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content:
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         read_rows(path)
+
+
+def test_parquet_is_read_and_nulls_are_left_out(tmp_path: Path) -> None:
+    """Columns of structures have every key in every row; what a turn has not is null."""
+    turns = [{**turn, "name": None} for turn in CHAT]
+    table = pyarrow.Table.from_pylist(
+        [{"messages": turns, "text": None}, {"messages": turns[:2], "text": None}]
+    )
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    rows = read_rows(tmp_path / "rows.parquet")
+    assert [list(row.messages) for row in rows] == [CHAT, CHAT[:2]]
+    assert rows[1].where == f"{tmp_path / 'rows.parquet'}:2"
+
+
+def test_parquet_without_rows_is_an_error(tmp_path: Path) -> None:
+    empty = pyarrow.table({"text": pyarrow.array([], pyarrow.string())})
+    parquet.write_table(empty, tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"rows\.parquet has no rows"):
+        read_rows(tmp_path / "rows.parquet")
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match=r"reading Parquet needs pyarrow.*pip install 'trimaran\[data\]'"):
+        read_rows(tmp_path / "rows.parquet")
 
 
 def test_a_named_format_decides_where_several_fit(tmp_path: Path) -> None:

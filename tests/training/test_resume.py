@@ -174,6 +174,20 @@ def test_a_run_with_other_rows_is_not_continued(cut_off: Path, tiny_llama_dir: P
         train(config_of(tiny_llama_dir, other, cut_off, max_steps=4))
 
 
+def test_rows_are_encoded_once(
+    cut_off: Path, tiny_llama_dir: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoding the rows of a large set takes hours; the store goes when the run is finished."""
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("a row was encoded again")
+
+    monkeypatch.setattr("training.data.encoding.RowEncoder.encode", refuse)
+    assert list((cut_off / "tokens").glob("training-*/store.json"))
+    train(config_of(tiny_llama_dir, data, cut_off, max_steps=4, save_steps=2))
+    assert not (cut_off / "tokens").exists()
+
+
 def test_resume_never_starts_over(cut_off: Path, tiny_llama_dir: Path, data: Path) -> None:
     config = config_of(tiny_llama_dir, data, cut_off, max_steps=2, learning_rate=1e-3, resume="never")
     train(config)

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from training.data.encoding import IGNORED, Encoded
 
-__all__ = ["PaddingCollator"]
+__all__ = ["PaddingCollator", "padded_length"]
+
+_MULTIPLE = 8
+
+
+def padded_length(longest: int, multiple: int = _MULTIPLE) -> int:
+    """Return how long rows of a batch become whose longest has ``longest`` tokens."""
+    return -(-longest // multiple) * multiple
 
 
 @dataclass(frozen=True)
@@ -22,12 +29,11 @@ class PaddingCollator:
     """
 
     pad_id: int
-    multiple: int = 8
+    multiple: int = _MULTIPLE
 
     def __call__(self, rows: Sequence[Encoded]) -> dict[str, Tensor]:
         """Return ``input_ids``, ``attention_mask`` and ``labels``, each int64 ``[rows, length]``."""
-        longest = max(len(row.input_ids) for row in rows)
-        length = -(-longest // self.multiple) * self.multiple
+        length = padded_length(max(len(row.input_ids) for row in rows), self.multiple)
         input_ids = torch.full((len(rows), length), self.pad_id, dtype=torch.int64)
         attention_mask = torch.zeros((len(rows), length), dtype=torch.int64)
         labels = torch.full((len(rows), length), IGNORED, dtype=torch.int64)

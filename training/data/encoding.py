@@ -15,6 +15,7 @@ An assistant turn is trained on up to and with its end-of-turn token; what the t
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -24,7 +25,7 @@ from checkpoints.manifest import TokenIds
 from checkpoints.prompt import PromptEncoder
 from training.data.formats import Row
 
-__all__ = ["IGNORED", "Encoded", "RowEncoder", "encode_rows"]
+__all__ = ["IGNORED", "Encoded", "RowEncoder", "encode_rows", "fit", "report_fit"]
 
 IGNORED = -100  # the label that PyTorch's cross entropy skips
 
@@ -121,7 +122,44 @@ class RowEncoder:
         return answer[:trained] + [IGNORED] * (len(answer) - trained)
 
 
-def encode_rows(encoder: RowEncoder, rows: list[Row], *, max_length: int, what: str) -> list[Encoded]:
+def fit(encoded: Encoded, max_length: int) -> tuple[Encoded | None, bool]:
+    """Return ``encoded`` in at most ``max_length`` tokens, or None where none of these is to be learned; and
+    whether it was cut."""
+    cut = len(encoded.input_ids) > max_length
+    if cut:
+        encoded = encoded.cut(max_length)
+    return (encoded if encoded.trained_tokens else None), cut
+
+
+def report_fit(*, rows: int, cut: int, dropped: int, what: str, max_length: int) -> None:
+    """Say in the log how many of ``rows`` rows were cut and dropped.
+
+    Args:
+        what: name of the set in log lines and errors ("training", "evaluation").
+
+    Raises:
+        DataError: no row is left.
+    """
+    if cut:
+        logger.warning(
+            "%d of %d %s rows were cut to %d tokens (data.max_length)", cut, rows, what, max_length
+        )
+    if dropped:
+        logger.warning(
+            "%d of %d %s rows were dropped: no token to train on within %d tokens",
+            dropped,
+            rows,
+            what,
+            max_length,
+        )
+    if dropped == rows:
+        raise DataError(
+            f"all {rows} {what} rows were dropped: none has a token to train on within "
+            f"data.max_length = {max_length}; raise it or shorten the prompts"
+        )
+
+
+def encode_rows(encoder: RowEncoder, rows: Sequence[Row], *, max_length: int, what: str) -> list[Encoded]:
     """Encode ``rows``, cut those longer than ``max_length`` tokens, drop those with nothing left to train on.
 
     Args:
@@ -130,32 +168,8 @@ def encode_rows(encoder: RowEncoder, rows: list[Row], *, max_length: int, what: 
     Raises:
         DataError: no row is left.
     """
-    kept: list[Encoded] = []
-    cut = dropped = 0
-    for row in rows:
-        encoded = encoder.encode(row)
-        if len(encoded.input_ids) > max_length:
-            encoded = encoded.cut(max_length)
-            cut += 1
-        if encoded.trained_tokens:
-            kept.append(encoded)
-        else:
-            dropped += 1
-    if cut:
-        logger.warning(
-            "%d of %d %s rows were cut to %d tokens (data.max_length)", cut, len(rows), what, max_length
-        )
-    if dropped:
-        logger.warning(
-            "%d of %d %s rows were dropped: no token to train on within %d tokens",
-            dropped,
-            len(rows),
-            what,
-            max_length,
-        )
-    if not kept:
-        raise DataError(
-            f"all {len(rows)} {what} rows were dropped: none has a token to train on within "
-            f"data.max_length = {max_length}; raise it or shorten the prompts"
-        )
+    fitted = [fit(encoder.encode(row), max_length) for row in rows]
+    kept = [encoded for encoded, _ in fitted if encoded is not None]
+    cut = sum(cut for _, cut in fitted)
+    report_fit(rows=len(rows), cut=cut, dropped=len(rows) - len(kept), what=what, max_length=max_length)
     return kept

@@ -1,4 +1,7 @@
-"""Records of a data file, whatever kind of file: JSONL, one JSON array, or CSV with a header."""
+"""Records of a data file, whatever kind of file: JSONL, one JSON array, CSV with a header, or Parquet.
+
+JSONL, CSV and Parquet are read a piece at a time; a JSON array is one value and lies in memory whole.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,36 @@ from typing import Any
 
 from checkpoints.errors import DataError
 from checkpoints.jsonl import read_jsonl
+from training.data.parquet import read_parquet
 
-__all__ = ["read_records"]
+__all__ = ["SUFFIXES", "read_records"]
 
-_NOT_READ = (".parquet", ".arrow", ".xlsx", ".tsv", ".gz", ".zip", ".zst")
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+"""What is read, by the end of the name. A file with another end is taken for JSONL."""
+
+_NOT_READ = (".arrow", ".xlsx", ".tsv", ".gz", ".zip", ".zst")
 
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (where, record); ``where`` is ``PATH:N``, N the line, of a JSON array the element, from 1.
+    """Yield (where, record); ``where`` is ``PATH:N``, N the line, of a JSON array or Parquet the row, from 1.
 
     Raises:
         DataError: the file is missing, not UTF-8, empty, of another kind, or a record is no object.
+        ConfigError: it is Parquet, and pyarrow is not installed.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in _NOT_READ:
         raise DataError(
-            f"{path}: files of this kind are not read; accepted: .jsonl, .json (an array of objects), .csv"
+            f"{path}: files of this kind are not read; accepted: .jsonl, .json (an array of objects), .csv, "
+            ".parquet"
         )
     if suffix == ".csv":
         yield from _read_csv(path)
     elif suffix == ".json":
         yield from _read_json(path)
+    elif suffix == ".parquet":
+        yield from read_parquet(path)
     else:
         yield from _read_jsonl(path)
 
@@ -42,14 +53,21 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _read_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    text = _text(path)
-    if text.lstrip()[:1] != "[":  # JSONL under another name, as many data sets have it
-        yield from _read_jsonl(path)
-        return
     try:
-        records = json.loads(text)
+        with path.open(encoding="utf-8-sig") as stream:
+            while (first := stream.read(1)).isspace():
+                pass
+            if first == "[":
+                records = json.loads(first + stream.read())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from error
+    if first != "[":  # JSONL under another name, as many data sets have it
+        yield from _read_jsonl(path)
+        return
     if not records:
         raise DataError(f"{path} has no rows; expected an array of JSON objects")
     for number, record in enumerate(records, start=1):
@@ -59,26 +77,28 @@ def _read_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    lines = _text(path).splitlines(keepends=True)
-    reader = csv.DictReader(lines, strict=True)
     found = False
     try:
-        for record in reader:
-            where = f"{path}:{reader.line_num}"
-            if None in record or None in record.values():
-                raise DataError(f"{where}: the row has not as many fields as the header, {len(record)}")
-            found = True
-            yield where, dict(record)
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            try:
+                for record in reader:
+                    where = f"{path}:{reader.line_num}"
+                    if None in record or None in record.values():
+                        raise DataError(
+                            f"{where}: the row has not as many fields as the header, {len(record)}"
+                        )
+                    found = True
+                    yield where, dict(record)
+            except csv.Error as error:
+                raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from error
     if not found:
         raise DataError(f"{path} has no rows below its header")
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 (byte {error.start + 1}: {error.reason})") from error
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
+    return DataError(f"{path}: not UTF-8 ({error.reason})")

@@ -14,8 +14,8 @@ ShareGPT's and Alpaca's rows become messages, so the model's own chat template i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from checkpoints.errors import DataError, PromptError
 from checkpoints.prompt import Message, validate_messages
 from training.data.files import read_records
 
-__all__ = ["Format", "Row", "read_rows"]
+__all__ = ["Format", "Row", "detect_format", "iterate_rows", "parse_row", "read_rows"]
 
 Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "text"]
 
@@ -58,23 +58,51 @@ class Row:
     prompt: str = ""
     completion: str = ""
     text: str = ""
+    label: str = ""
+    """What rows are balanced by, of any format; empty where nothing is asked for."""
 
 
 def read_rows(path: Path, format: Format | Literal["auto"] = "auto") -> list[Row]:
-    """Read all rows of one file: JSONL, a JSON array, or CSV.
+    """Return :func:`iterate_rows` as a list."""
+    return list(iterate_rows(path, format))
+
+
+def iterate_rows(
+    path: Path, format: Format | Literal["auto"] = "auto", *, label: str | None = None
+) -> Iterator[Row]:
+    """Yield the rows of one file: JSONL, a JSON array, CSV or Parquet.
+
+    Args:
+        format: of all rows; auto is that of the first.
+        label: key whose value becomes each row's label.
 
     Raises:
-        DataError: the file is missing or empty, a record cannot be read, or a row lacks its format's keys.
+        DataError: the file is missing or empty, a record cannot be read, or a row lacks its format's keys or
+            the label.
     """
-    rows: list[Row] = []
     for where, record in read_records(path):
         if format == "auto":
-            format = _detect(record, where)
-        rows.append(_parse(record, format, where))
-    return rows
+            format = detect_format(record, where)
+        row = parse_row(record, format, where)
+        yield row if label is None else replace(row, label=_label(record, label, where))
 
 
-def _detect(record: dict[str, Any], where: str) -> Format:
+def _label(record: dict[str, Any], key: str, where: str) -> str:
+    value = record.get(key)
+    if isinstance(value, str | int) and value != "":
+        return str(value)
+    raise DataError(
+        f"{where}: data.sampling.by = {key}, but the row has {value!r:.40} there; "
+        "each row needs a text or a whole number, its label"
+    )
+
+
+def detect_format(record: dict[str, Any], where: str) -> Format:
+    """Return the format whose keys the record has.
+
+    Raises:
+        DataError: none, or several.
+    """
     found = [name for name, keys in KEYS.items() if all(key in record for key in keys)]
     if len(found) == 1:
         return found[0]
@@ -89,7 +117,12 @@ def _detect(record: dict[str, Any], where: str) -> Format:
     )
 
 
-def _parse(record: dict[str, Any], format: Format, where: str) -> Row:
+def parse_row(record: dict[str, Any], format: Format, where: str) -> Row:
+    """Return a record as a row of ``format``.
+
+    Raises:
+        DataError: it lacks a key, or has a value of another type, or nothing to train on.
+    """
     missing = [key for key in KEYS[format] if key not in record]
     if missing:
         raise DataError(

@@ -7,6 +7,7 @@ SDPA and eager attention, sequence lengths for FlashAttention.
 from __future__ import annotations
 
 import bisect
+import heapq
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from torch.utils.data import Dataset
 
 from checkpoints.errors import ConfigError
 from training.data.collator import PaddingCollator
+from training.data.dataset import EncodedDataset
 from training.data.encoding import IGNORED, Encoded
 
-__all__ = ["BatchCollator", "Pack", "PackedDataset", "PackingCollator", "check_packing", "pack_rows"]
+__all__ = ["BatchCollator", "Pack", "PackedDataset", "PackingCollator", "check_packing", "pack_lengths"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,44 +42,52 @@ class Pack:
 
 
 class PackedDataset(Dataset[Pack]):
-    """Packs in memory, by index."""
+    """Packs by index, put together from a dataset's rows when they are asked for."""
 
-    def __init__(self, packs: list[Pack]) -> None:
+    def __init__(self, rows: EncodedDataset, packs: list[list[int]]) -> None:
+        """Make of each list of indices into ``rows`` a pack."""
+        self._rows = rows
         self.packs = packs
 
     def __len__(self) -> int:
         return len(self.packs)
 
     def __getitem__(self, index: int) -> Pack:
-        return self.packs[index]
+        return Pack([self._rows[row] for row in self.packs[index]])
 
 
-def pack_rows(rows: Sequence[Encoded], length: int) -> list[Pack]:
+def pack_lengths(lengths: Sequence[int], length: int) -> list[list[int]]:
     """Put rows together up to ``length`` tokens: the longest first, each where it leaves the least room.
 
+    Best fit decreasing, as in https://arxiv.org/abs/2404.10830, section 3.
+
     Args:
-        rows: none longer than ``length``.
+        lengths: tokens of each row, none more than ``length``.
         length: tokens of a pack.
+
+    Returns:
+        The indices of the rows of each pack.
     """
-    packs: list[list[Encoded]] = []
-    room: list[tuple[int, int]] = []  # (tokens left, index of the pack), sorted
-    for row in sorted(rows, key=lambda row: -len(row.input_ids)):
-        size = len(row.input_ids)
-        best = bisect.bisect_left(room, (size, -1))
-        if best == len(room):
+    packs: list[list[int]] = []
+    rooms: list[int] = []  # how much room there is in packs, each figure once, sorted
+    with_room: dict[int, list[int]] = {}  # of each figure, a heap of packs
+    for row in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        size = lengths[row]
+        best = bisect.bisect_left(rooms, size)
+        if best == len(rooms):
+            pack, left = len(packs), length - size
             packs.append([row])
-            bisect.insort(room, (length - size, len(packs) - 1))
         else:
-            left, index = room.pop(best)
-            packs[index].append(row)
-            bisect.insort(room, (left - size, index))
-    made = [Pack(pack) for pack in packs]
-    used = sum(pack.length for pack in made)
-    share = 1 - used / max(1, len(made) * length)
-    logger.info(
-        "packed %d rows into %d of %d tokens, %.1f%% of it empty", len(rows), len(made), length, 100 * share
-    )
-    return made
+            room = rooms[best]
+            pack, left = heapq.heappop(with_room[room]), room - size
+            packs[pack].append(row)
+            if not with_room[room]:
+                del with_room[room], rooms[best]
+        if left not in with_room:
+            with_room[left] = []
+            bisect.insort(rooms, left)
+        heapq.heappush(with_room[left], pack)
+    return packs
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,54 @@
-"""Which rows are trained on and which are held out for evaluation."""
+"""Which rows are trained on and which are held out for evaluation: by what is in the row.
+
+A row's side follows from a hash of its content and the seed. So a row keeps its side when others are added,
+removed or put in another order, and two equal rows are always on the same side: none is evaluated on that was
+trained on.
+"""
 
 from __future__ import annotations
 
-import random
+import hashlib
+import json
+
+import numpy as np
+import numpy.typing as npt
 
 from checkpoints.errors import ConfigError
-from training.data.config import DataConfig
-from training.data.formats import Row, read_rows
+from training.data.formats import Row
 
-__all__ = ["load_split"]
+__all__ = ["held_out", "row_hash"]
+
+_RANGE = 2.0**64
 
 
-def load_split(config: DataConfig, *, seed: int) -> tuple[list[Row], list[Row]]:
-    """Return ``(train rows, evaluation rows)``; the second is empty when no evaluation is asked for.
+def row_hash(row: Row, seed: int) -> int:
+    """Return 64 bits that depend on the row's content and ``seed`` alone (not on place or label)."""
+    turns = [(turn["role"], turn["content"]) for turn in row.messages]
+    text = json.dumps([row.format, turns, row.prompt, row.completion, row.text])
+    key = hashlib.blake2b(str(seed).encode(), digest_size=16).digest()
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=key).digest(), "big")
 
-    With ``eval_fraction`` the held-out rows are a random choice that depends on ``seed`` and the number of
-    rows alone, at least one row; both parts keep the order of the files.
+
+def held_out(hashes: npt.NDArray[np.uint64], fraction: float) -> npt.NDArray[np.bool_]:
+    """Return which rows are held out: about ``fraction`` of them, at least one, and not all.
+
+    Args:
+        hashes: uint64 ``[rows]``, of :func:`row_hash`.
+        fraction: from 0 to below 1; 0 holds out none.
 
     Raises:
-        ConfigError: ``eval_fraction`` leaves no row to train on.
-        DataError: from :func:`training.data.formats.read_rows`.
+        ConfigError: the rows are one, or all the same, so that nothing is left to train on.
     """
-    rows = [row for path in config.train_files for row in read_rows(path, config.format)]
-    if config.eval is not None:
-        return rows, read_rows(config.eval, config.format)
-    if config.eval_fraction == 0:
-        return rows, []
-    count = max(1, round(config.eval_fraction * len(rows)))
-    if count >= len(rows):
+    if fraction == 0 or len(hashes) == 0:
+        return np.zeros(len(hashes), dtype=np.bool_)
+    out: npt.NDArray[np.bool_] = hashes < np.uint64(int(fraction * _RANGE))
+    if not out.any():
+        out = hashes == hashes.min()
+    elif out.all():
+        out = hashes != hashes.max()
+    if out.all() or not out.any():
         raise ConfigError(
-            f"data.eval_fraction = {config.eval_fraction} of {len(rows)} row(s) leaves nothing to train on; "
-            "lower it or name a file with data.eval"
+            f"data.eval_fraction = {fraction} of {len(hashes)} row(s) leaves nothing to train on or to "
+            "evaluate on (equal rows stay together); lower it or name a file with data.eval"
         )
-    held_out = set(random.Random(seed).sample(range(len(rows)), count))
-    train = [row for index, row in enumerate(rows) if index not in held_out]
-    return train, [rows[index] for index in sorted(held_out)]
+    return out

@@ -1,0 +1,36 @@
+"""From what the config names to a run: other files with the same rows give the same run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow
+from pyarrow import parquet
+
+from checkpoints.manifest import file_sha256, read_manifest
+from tests.training.rows import chat_rows, tiny_config, write_jsonl
+from training.metrics import read_metrics
+from training.run import train
+
+
+def test_a_folder_of_parquet_trains_as_the_same_rows_in_jsonl(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    rows, held_out = chat_rows(16)[:12], chat_rows(16)[12:]
+    folder = tmp_path / "set" / "data"
+    folder.mkdir(parents=True)
+    parts = {"train-00000-of-00002": rows[:5], "train-00001-of-00002": rows[5:], "validation-00000": held_out}
+    for name, part in parts.items():
+        parquet.write_table(pyarrow.Table.from_pylist(part), folder / f"{name}.parquet")
+    lines = write_jsonl(tmp_path / "rows.jsonl", rows), write_jsonl(tmp_path / "eval.jsonl", held_out)
+
+    found = []
+    for name, (data, evaluation) in {"jsonl": lines, "parquet": (folder.parent, folder.parent)}.items():
+        output = tmp_path / name
+        settings = {"max_steps": 3, "save_steps": 100, "rows": {"eval": evaluation}}
+        manifest = read_manifest(train(tiny_config(tiny_llama_dir, data, output, **settings)))
+        metrics = read_metrics(output / "metrics.jsonl")
+        figures = json.loads((output / "data.json").read_text(encoding="utf-8"))
+        found.append(([row["loss"] for row in metrics], metrics[-1]["eval_loss"], figures["training"]))
+        assert sum(item.rows for item in manifest.training_data) == 12
+        assert all(item.sha256 == file_sha256(Path(item.path)) for item in manifest.training_data)
+    assert found[0] == found[1]

@@ -1,0 +1,140 @@
+"""The data of a run: from what the config names to datasets of encoded rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checkpoints.manifest import Manifest, TrainingData, file_sha256
+from training.data.config import DataConfig
+from training.data.dataset import EncodedDataset
+from training.data.encoding import RowEncoder, fit
+from training.data.formats import iterate_rows
+from training.data.sources import resolve_files
+from training.data.split import held_out, row_hash
+from training.data.token_store import StoredRow, StoreSummary, TokenStore, open_store
+
+__all__ = ["DataFiles", "PreparedData", "find_files", "prepare_data"]
+
+_VERSION = 1  # of how rows are encoded and stored; another one makes the stores of an older one useless
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """The files that a config names."""
+
+    train: list[Path]
+    evaluation: list[Path]
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Rows ready to be trained and evaluated on."""
+
+    train: EncodedDataset
+    evaluation: EncodedDataset | None
+    fingerprints: list[TrainingData]
+    """Of the training files: what the manifest says of them."""
+    read: StoreSummary
+    """What was read from the training files, before the split."""
+    evaluation_hashes: list[str]
+    """sha256 of the files of ``data.eval``."""
+
+
+def find_files(config: DataConfig) -> DataFiles:
+    """Return the files behind ``data.train`` and ``data.eval``; data sets of the hub are downloaded.
+
+    Raises:
+        DataError: from :func:`training.data.sources.resolve_files`.
+    """
+    train = resolve_files(config.train_files, "train")
+    return DataFiles(train, resolve_files([config.eval], "eval") if config.eval is not None else [])
+
+
+def prepare_data(
+    config: DataConfig,
+    files: DataFiles,
+    *,
+    encoder: RowEncoder,
+    base: Manifest,
+    max_length: int,
+    seed: int,
+    directory: Path,
+) -> PreparedData:
+    """Encode the rows, once, into stores under ``directory``, and split them.
+
+    Args:
+        files: of :func:`find_files`.
+        base: the base's manifest: its tokenizer, template and special tokens are part of a store's key.
+        max_length: tokens of a row at most.
+        seed: of the split.
+        directory: where the stores are, or will be.
+
+    Raises:
+        DataError: a row cannot be used, or none is left.
+        ConfigError: the split leaves nothing to train on.
+        CheckpointError: the disk is full.
+    """
+
+    def store_of(paths: list[Path], what: str, label: str | None) -> TokenStore:
+        rows = _encoded(config, paths, label, encoder=encoder, max_length=max_length, seed=seed)
+        key = _key(config, paths, label, base=base, max_length=max_length, seed=seed)
+        return open_store(directory, key, rows, what=what, max_length=max_length)
+
+    store = store_of(files.train, "training", config.sampling.by)
+    out = held_out(store.hashes, config.eval_fraction)
+    train = EncodedDataset(store, np.flatnonzero(~out))
+    evaluation = EncodedDataset(store, np.flatnonzero(out)) if out.any() else None
+    if files.evaluation:
+        evaluation = EncodedDataset(store_of(files.evaluation, "evaluation", None))
+    read = store.summary.rows_by_file
+    fingerprints = [
+        TrainingData(path=str(path), sha256=file_sha256(path), rows=read[str(path)]) for path in files.train
+    ]
+    hashes = [file_sha256(path) for path in files.evaluation]
+    return PreparedData(train, evaluation, fingerprints, store.summary, hashes)
+
+
+def _encoded(
+    config: DataConfig,
+    paths: Sequence[Path],
+    label: str | None,
+    *,
+    encoder: RowEncoder,
+    max_length: int,
+    seed: int,
+) -> Iterator[StoredRow]:
+    for path in paths:
+        for row in iterate_rows(path, config.format, label=label):
+            encoded, cut = fit(encoder.encode(row), max_length)
+            yield StoredRow(encoded, cut, row_hash(row, seed), str(path), row.label)
+
+
+def _key(
+    config: DataConfig,
+    paths: Sequence[Path],
+    label: str | None,
+    *,
+    base: Manifest,
+    max_length: int,
+    seed: int,
+) -> str:
+    parts: dict[str, Any] = {
+        "version": _VERSION,
+        "files": [[str(path), file_sha256(path)] for path in paths],
+        "format": config.format,
+        "label": label,
+        "max_length": max_length,
+        "seed": seed,
+        "tokenizer": base.tokenizer_sha256,
+        "template": base.chat_template_sha256,
+        "tokens": asdict(base.tokens),
+    }
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
