@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
 from training.data.packing import BatchCollator, PackedDataset
+from training.moe.setup import MoeRun
 from training.optimizers import OPTIMIZERS
 from training.precision import autocasts
 
@@ -83,9 +84,12 @@ def build_trainer(
     pad_id: int,
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
+    moe: MoeRun | None = None,
 ) -> Trainer:
     """Return a Trainer that is ready to train ``model``; it prints nothing by itself."""
-    trainer = Trainer(
+    kind, more = (moe.trainer_class, moe.arguments) if moe else (Trainer, {})
+    trainer = kind(
+        **more,
         model=model,
         args=training_arguments(config, checkpoints, evaluate=evaluation is not None),
         data_collator=BatchCollator(pad_id),
