@@ -34,16 +34,16 @@ def routers_of(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class AfterSteps(TrainerCallback):
-    """Calls ``act(step, model)`` at the end of each step, before a state is saved."""
+    """Calls ``act(step, model, control)`` at the end of each step, before a state is saved."""
 
-    def __init__(self, act: Callable[[int, Any], None]) -> None:
+    def __init__(self, act: Callable[[int, Any, Any], None]) -> None:
         self._act = act
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._act(state.global_step, kwargs["model"])
+        self._act(state.global_step, kwargs["model"], control)
 
 
-def train_and(config: TrainConfig, act: Callable[[int, Any], None]) -> Path:
+def train_and(config: TrainConfig, act: Callable[[int, Any, Any], None]) -> Path:
     """Train with ``AfterSteps(act)``."""
     build = run.build_trainer  # type: ignore[attr-defined]
 
@@ -58,11 +58,12 @@ def train_and(config: TrainConfig, act: Callable[[int, Any], None]) -> Path:
 
 
 def train_until(config: TrainConfig, step: int) -> None:
-    """Train and be cut off at the end of ``step``."""
+    """Train and be cut off at the end of ``step``; the last state is of the step before."""
 
-    def stop(now: int, model: Any) -> None:
+    def stop(now: int, model: Any, control: Any) -> None:
         if now == step:
             raise KeyboardInterrupt
+        control.should_save = now == step - 1
 
     with pytest.raises(KeyboardInterrupt):
         train_and(config, stop)

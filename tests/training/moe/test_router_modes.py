@@ -61,7 +61,7 @@ def run(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     output = tmp_path_factory.mktemp("whole") / "run"
     routers: Routers = {}
 
-    def keep(step: int, model: Any) -> None:
+    def keep(step: int, model: Any, control: Any) -> None:
         routers[step] = {
             router.name: router.modules[-1].weight.detach().clone() for router in find_routers(model)
         }
@@ -90,6 +90,16 @@ def test_routers_stand_still_for_a_tenth_of_the_steps_and_the_log_shows_it(
             assert torch.equal(weight, before[f"{name}.weight"]) == (step <= RELEASED)
 
 
+def test_routers_that_are_held_do_not_count_for_clipping(
+    base: Path, data: Path, whole: Path, tmp_path: Path
+) -> None:
+    config = warmup_config(base, data, tmp_path / "run")
+    train(replace(config, moe=replace(config.moe, router="frozen"), max_steps=RELEASED + 1))
+    frozen, held = (read_metrics(run / "metrics.jsonl") for run in (tmp_path / "run", whole))
+    assert held[0]["grad_norm"] == pytest.approx(frozen[0]["grad_norm"], rel=1e-6)
+    assert held[RELEASED]["grad_norm"] != pytest.approx(frozen[RELEASED]["grad_norm"], rel=1e-6)
+
+
 def test_what_experts_got_is_logged_by_layer_and_plotted(whole: Path) -> None:
     rows = expert_log(whole)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
@@ -110,7 +120,7 @@ def test_a_resumed_run_goes_on_right_on_either_side_of_the_release(
     last: int, base: Path, data: Path, whole: Path, tmp_path: Path
 ) -> None:
     config = warmup_config(base, data, tmp_path / "run")
-    train_until(replace(config, save_steps=last), last + 1)
+    train_until(config, last + 1)
     assert (tmp_path / "run" / "checkpoints" / f"checkpoint-{last}").exists()
     adapter = train(config)
     assert expert_log(tmp_path / "run") == expert_log(whole)
@@ -142,7 +152,8 @@ def test_the_balance_loss_adds_its_coefficient_times_the_formula_of_switch(
     name: str, data: Path, tmp_path: Path
 ) -> None:
     """All rows are one batch. DeepSeek-MoE's own balance loss is replaced, not added to."""
-    source = save_tiny_mixture(tmp_path / "model", name)
+    own = {"aux_loss_alpha": 100.0} if name == "deepseek" else {}
+    source = save_tiny_mixture(tmp_path / "model", name, **own)
     losses: dict[float, dict[str, Any]] = {}
     for coefficient in (0.0, 0.5):
         run = tmp_path / f"run-{coefficient}"
@@ -155,6 +166,7 @@ def test_the_balance_loss_adds_its_coefficient_times_the_formula_of_switch(
     ]
     expected = sum(layers) / len(layers)
     assert expected > 1.01
+    assert losses[0.0]["loss"] < 20
     assert losses[0.5]["load_balance_loss"] == pytest.approx(expected, rel=1e-4)
     assert losses[0.5]["loss"] - losses[0.0]["loss"] == pytest.approx(0.5 * expected, rel=1e-3)
 
