@@ -136,6 +136,19 @@ def test_frozen_routers_stay_as_they_are_to_the_bit(data: Path, tmp_path: Path) 
         assert torch.equal(weight, before[name])
 
 
+def test_dora_on_shared_experts_is_loaded_by_us_and_merged(data: Path, tmp_path: Path) -> None:
+    """Plain PEFT refuses it, loudly: it knows DoRA for layers, and here they are listed as parameters."""
+    source = save_tiny_mixture(tmp_path / "model", "deepseek_v3")
+    lora = LoraSettings(rank=4, alpha=8, dora=True)
+    adapter = train(tiny_config(source, data, tmp_path / "run", lora=lora, max_steps=2))
+    expected = logits(attach_adapter(load_model(source, dtype="fp32"), adapter))
+    merged = merge(MergeConfig(adapter, tmp_path / "merged", dtype="fp32", fidelity=False))
+    whole = logits(AutoModelForCausalLM.from_pretrained(merged))
+    torch.testing.assert_close(whole, expected, atol=MAX_LOGIT_DIFFERENCE, rtol=0)
+    with pytest.raises(ValueError, match="ParamWrapper does not work with"):
+        PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(source), adapter)
+
+
 @pytest.mark.parametrize("router", [None, "frozen"])
 def test_full_fine_tuning_trains_routers_unless_they_are_frozen(
     router: Any, data: Path, tmp_path: Path
