@@ -84,12 +84,14 @@ def attach_adapter(model: Any, directory: Path) -> Any:
     """Return a PEFT model: ``model`` with the adapter of ``directory`` on it, for inference."""
     from peft import PeftModel
 
+    from checkpoints.lora_targets import targets_as_named
+
     settings = read_json(directory / "adapter_config.json")
     if settings.get("peft_type") == "BOTTLENECK":
         import checkpoints.bottleneck  # noqa: F401 - PEFT knows this method only then
     if settings.get("use_dora"):
         _keep_layout(model)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), targets_as_named():
         # PEFT 0.21 reads an attribute that transformers 5 renamed; the user can do nothing about it.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         return PeftModel.from_pretrained(model, str(directory)).eval()

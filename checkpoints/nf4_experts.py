@@ -8,7 +8,7 @@ by the name of a model.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,8 @@ class NF4Experts(nn.Module):
         self.projections = {one.name: one for one in projections}
         self.compute_dtype = compute_dtype
         self.double_quantization = double_quantization
+        self.updates: dict[str, Callable[[int, torch.Tensor], torch.Tensor]] = {}
+        """What an adapter adds to a projection's output, of an expert and its inputs (``nf4_lora``)."""
         # In a tuple, so that it is no submodule: it only lends activation, gate and layout.
         self._fused: tuple[Any] = (fused,)
         for one in projections:
@@ -244,6 +246,8 @@ class NF4Experts(nn.Module):
 
         packed, state = self._matrix(name, expert, inputs.dtype)
         output: torch.Tensor = matmul_4bit(inputs, packed.t(), quant_state=state)
+        if name in self.updates:
+            output = output + self.updates[name](expert, inputs)
         bias = self._parameters.get(f"{name}_bias")
         return output if bias is None else output + bias[expert].to(output.dtype)
 

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from peft.tuners.lora import ParamWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from checkpoints.bottleneck.placement import decoder_layers
 from training.config import TrainConfig
-from training.precision import autocasts
+from training.precision import autocasts, base_dtype
 
-__all__ = ["activation_bytes", "fused_experts"]
+__all__ = ["activation_bytes", "adapted_expert_bytes", "fused_experts"]
 
 # Of each number of the logits: log-softmax and its gradient in fp32; and logits and their gradient in bf16,
 # or the logits in fp32.
@@ -48,6 +49,23 @@ def activation_bytes(config: TrainConfig, model: Any) -> int:
     return whole + last + _LOSS_BYTES * int(text.vocab_size)
 
 
+def adapted_expert_bytes(config: TrainConfig, model: Any) -> int:
+    """Return the bytes, whatever the number of tokens, of routed experts that have a LoRA.
+
+    PEFT adds the update to the fused weights of a layer in each pass, and the backward pass needs the sums.
+    On packed experts it is added to their output instead.
+    """
+    if config.base_quantization == "nf4":
+        return 0
+    size = 2 if base_dtype(config) == "bf16" else _FP32
+    _, layers = decoder_layers(model)
+    sums = [
+        sum(module.get_param().numel() for module in layer.modules() if isinstance(module, ParamWrapper))
+        for layer in layers
+    ]
+    return size * (max(sums) if config.gradient_checkpointing else sum(sums))
+
+
 def fused_experts(model: nn.Module) -> Iterator[nn.Parameter]:
     """Yield the weights that hold all experts of a layer, ``[experts, out, in]``."""
     for module in model.modules():
@@ -68,6 +86,7 @@ def _layer_bytes(config: TrainConfig, layer: nn.Module, text: Any, compute: int)
     # else all products of one input share it.
     copies = autocast or compute != _FP32
     adapter = 2 if autocast else _FP32
+    chosen = int(getattr(text, "num_experts_per_tok", None) or 1)
     total, shared = 0, set[int]()
 
     def keep_input(size: int, width: int, copied: bool) -> int:
@@ -85,6 +104,9 @@ def _layer_bytes(config: TrainConfig, layer: nn.Module, text: Any, compute: int)
             into, out = _sizes(module)
             total += compute * (into if out == hidden else out)
             total += keep_input(into, compute, autocast) if full else 0
+        elif isinstance(module, ParamWrapper):
+            if config.base_quantization == "nf4":  # else see adapted_expert_bytes
+                total += chosen * adapter * (module.in_features + config.lora.rank)
         elif hasattr(module, "lora_A"):
             dropout = config.lora.dropout > 0
             total += keep_input(module.in_features, adapter, copies or dropout)
@@ -93,7 +115,6 @@ def _layer_bytes(config: TrainConfig, layer: nn.Module, text: Any, compute: int)
         elif hasattr(module, "bottleneck_down"):
             total += adapter * (hidden + 2 * config.bottleneck.size)
             total += (adapter + _MASK) * hidden if config.bottleneck.dropout else 0
-    chosen = int(getattr(text, "num_experts_per_tok", None) or 1)
     for weight in fused_experts(layer):
         out, into = weight.shape[1:]
         total += chosen * compute * ((into if out == hidden else out) + (into if full else 0))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoints.atomic import atomic_directory
+from checkpoints.lora_targets import save_targets
 from checkpoints.manifest import Manifest, TrainingData, empty_metrics, seal
 from training.config import TrainConfig
 from training.resume import settings_that_matter
@@ -71,6 +72,8 @@ def write_adapter(
     settings = model.peft_config["default"]
     settings.base_model_name_or_path = source
     settings.revision = manifest.base.revision
+    if settings.peft_type == "LORA":
+        save_targets(settings, model)
     with atomic_directory(target) as directory:
         # The embeddings were not resized; "auto" would look for the base's config on the hub to find out.
         model.save_pretrained(str(directory), save_embedding_layers=False)

@@ -13,6 +13,7 @@ from training.methods.bottleneck.config import BottleneckSettings
 from training.methods.full.config import FullSettings
 from training.methods.lora.config import LoraSettings
 from training.methods.registry import method_traits, resolve_method
+from training.moe.config import MoeSettings
 
 __all__ = ["MergeConfig", "TrainConfig"]
 
@@ -42,6 +43,9 @@ class TrainConfig:
 
     full: FullSettings = field(default_factory=FullSettings)
     """Settings of the full method."""
+
+    moe: MoeSettings = field(default_factory=MoeSettings)
+    """Routers and experts of a mixture of experts."""
 
     base_quantization: Literal["nf4"] | None = None
     """Quantize the frozen base while training: nf4 needs about a quarter of the memory of bf16."""

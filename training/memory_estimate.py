@@ -18,9 +18,10 @@ from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from checkpoints.sizes import parameter_count
-from training.activation_estimate import activation_bytes, fused_experts
+from training.activation_estimate import activation_bytes, adapted_expert_bytes, fused_experts
 from training.config import TrainConfig
 from training.methods.registry import load_method
+from training.moe.setup import trained_routers
 from training.optimizers import OPTIMIZERS
 from training.precision import autocasts, base_dtype
 
@@ -64,10 +65,11 @@ def estimate_memory(config: TrainConfig, base: Any, max_length: int) -> MemoryEs
     parameters = parameter_count(base)
     packed = _packed_parameters(base) if config.base_quantization == "nf4" else 0
     with torch.device("meta"):
-        model = load_method(config.method)(base, getattr(config, config.method))
+        routers = trained_routers(base, config)
+        model = load_method(config.method)(base, getattr(config, config.method), routers)
     trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     trained_bytes = 4 if config.method != "full" else _BYTES[base_dtype(config)]
-    frozen = parameters if config.method != "full" else 0
+    frozen = parameters if config.method != "full" else parameters - trainable
     weights = trainable * trained_bytes + _frozen_bytes(config, frozen, packed)
     if autocasts(config):
         # Autocast keeps a bf16 copy of every trained weight until the backward pass is over.
@@ -80,7 +82,7 @@ def estimate_memory(config: TrainConfig, base: Any, max_length: int) -> MemoryEs
         weights=round(weights),
         gradients=trainable * trained_bytes,
         optimizer=round(trainable * (2 * trained_bytes if state is None else state)),
-        activations=tokens * activation_bytes(config, model),
+        activations=tokens * activation_bytes(config, model) + adapted_expert_bytes(config, model),
         tokens=tokens,
     )
 

@@ -2,8 +2,9 @@
 
 Keys: ``step``, ``epoch``, ``loss`` (mean over the trained tokens of the step), ``learning_rate``,
 ``grad_norm`` (before clipping), ``tokens_per_second`` (tokens that are not padding), and, on the steps
-that were evaluated, ``eval_loss`` (mean over the evaluation batches, weighted by their rows). All losses are
-in nats per token. What was not measured at a step is absent.
+that were evaluated, ``eval_loss`` (mean over the evaluation batches, weighted by their rows). These losses
+are in nats per token. For a mixture of experts also ``routers_trainable`` and ``load_balance_loss`` (without
+its coefficient, 1 where the load is even). What was not measured at a step is absent.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from typing import Any
 
 __all__ = ["KEYS", "read_metrics", "rows_from_history", "to_line"]
 
-KEYS = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "eval_loss")
+KEYS = (
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    "tokens_per_second",
+    "eval_loss",
+    "routers_trainable",
+    "load_balance_loss",
+)
 
 
 def rows_from_history(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:

@@ -10,6 +10,7 @@
     ├── run.json        what the run depends on: settings, hashes of base and data
     ├── metrics.jsonl   one row per logged step
     ├── loss.png        the same as a picture
+    ├── experts.jsonl   for a mixture of experts: what each expert got; experts.png as a picture
     └── tensorboard/    when asked for
 
 A run continues only where ``run.json`` says the same thing: the order of rows, the schedule and the weights
@@ -99,6 +100,14 @@ class RunDirectory:
         return self.root / "loss.png"
 
     @property
+    def experts(self) -> Path:
+        return self.root / "experts.jsonl"
+
+    @property
+    def experts_plot(self) -> Path:
+        return self.root / "experts.png"
+
+    @property
     def tensorboard(self) -> Path:
         return self.root / "tensorboard"
 
@@ -160,7 +169,7 @@ class RunDirectory:
     def _clear(self) -> None:
         for path in (self.adapter, self.checkpoint, self.checkpoints, self.tensorboard):
             shutil.rmtree(path, ignore_errors=True)
-        for path in (self.metrics, self.loss_curve, self.data, self.record):
+        for path in (self.metrics, self.loss_curve, self.data, self.experts, self.experts_plot, self.record):
             path.unlink(missing_ok=True)
 
     def _last_complete_state(self) -> Path | None:

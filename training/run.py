@@ -39,6 +39,7 @@ from training.data.prepare import DataFiles, PreparedData, find_files, prepare_d
 from training.data.summary import summarize
 from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
+from training.moe.setup import prepare_moe, trained_routers
 from training.optimizers import check_optimizer
 from training.precision import base_dtype
 from training.resume import RunDirectory
@@ -87,6 +88,7 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
     tokenizer = load_tokenizer(source, **remote)  # type: ignore[arg-type]
     base_model = _load_base(config, source, config.revision)
     base = base_manifest(source, base_model, tokenizer)
+    routers = trained_routers(base_model, config)
 
     encoder = RowEncoder(PromptEncoder(tokenizer, base.tokens), base.tokens)
     max_length = _max_length(config, base)
@@ -108,14 +110,16 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
         base_model = _load_base(config, str(state), None)
 
     set_seed(config.seed)  # of the adapter's initial weights
-    model = load_method(config.method)(base_model, getattr(config, config.method))
+    model = load_method(config.method)(base_model, getattr(config, config.method), routers)
     if isinstance(model, PeftModel):
         # Empty until the end: PEFT would look on the hub for a base that is no directory, at each state.
         model.peft_config["default"].base_model_name_or_path = ""
 
+    moe = prepare_moe(model, config.moe, directory.experts, directory.experts_plot)
     bar, preemption = ProgressBar(), Preemption()
     callbacks: list[TrainerCallback] = [
         Throughput(),
+        *(moe.callbacks if moe else []),
         Divergence(),
         LastStep(),
         preemption,
@@ -143,6 +147,7 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
         pad_id=_pad_id(base),
         checkpoints=directory.checkpoints,
         callbacks=callbacks,
+        moe=moe,
     )
     logger.info(
         "training %s parameters on %d rows, the base in %s",

@@ -19,7 +19,9 @@ from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
 from training.data.packing import BatchCollator, PackedDataset
 from training.data.sampling import RowSampler
+from training.moe.setup import MoeRun
 from training.optimizers import OPTIMIZERS
+from training.ordered_trainer import OrderedTrainer
 from training.precision import autocasts
 
 __all__ = ["build_trainer", "training_arguments"]
@@ -76,22 +78,6 @@ def training_arguments(config: TrainConfig, checkpoints: Path, *, evaluate: bool
     return built
 
 
-class _OrderedTrainer(Trainer):
-    """Takes the rows in our order; that of transformers hangs on the state of random generators."""
-
-    row_sampler: RowSampler
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> RowSampler:
-        return self.row_sampler
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # A state of the last step, resumed within an epoch: transformers 5.23 would train one step more.
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return
-        super()._run_epoch(*args, **kwargs)
-
-
 def build_trainer(
     config: TrainConfig,
     model: PeftModel | PreTrainedModel,
@@ -101,13 +87,17 @@ def build_trainer(
     pad_id: int,
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
+    moe: MoeRun | None = None,
 ) -> Trainer:
     """Return a Trainer that is ready to train ``model``; it prints nothing by itself."""
     labels = None
     if config.data.sampling.by is not None and isinstance(train, EncodedDataset):
         labels = train.labels
     sampler = RowSampler(len(train), config.seed, labels=labels, alpha=config.data.sampling.alpha)
-    trainer = _OrderedTrainer(
+    more: dict[str, Any]
+    kind, more = (moe.trainer_class, moe.arguments) if moe else (OrderedTrainer, {})
+    trainer = kind(
+        **more,
         model=model,
         args=training_arguments(config, checkpoints, evaluate=evaluation is not None),
         data_collator=BatchCollator(pad_id),

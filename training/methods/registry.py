@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from checkpoints.errors import ConfigError
@@ -21,9 +22,14 @@ ALIASES: dict[str, tuple[str, str]] = {"qlora": ("lora", "nf4")}
 
 
 class Apply(Protocol):
-    """Makes of a loaded base the model to train: an adapter on it, frozen, or itself."""
+    """Makes of a loaded base the model to train: an adapter on it, frozen, or itself.
 
-    def __call__(self, model: PreTrainedModel, settings: Any) -> PeftModel | PreTrainedModel: ...
+    ``routers`` names the routers of a mixture of experts that are trained; the others stay frozen.
+    """
+
+    def __call__(
+        self, model: PreTrainedModel, settings: Any, routers: Sequence[str] = ()
+    ) -> PeftModel | PreTrainedModel: ...
 
 
 def method_names() -> list[str]:

@@ -37,6 +37,9 @@ class LoraSettings:
     dora: bool = False
     """Train the magnitude of each weight apart from its direction: better at low ranks, slower."""
 
+    experts: bool = False
+    """Adapt the routed experts of a mixture as well, which are no linear layers; needs dropout 0."""
+
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ConfigError(f"lora.rank = {self.rank}: must be 1 or more")
@@ -44,5 +47,15 @@ class LoraSettings:
             raise ConfigError(f"lora.alpha = {self.alpha}: must be above 0")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"lora.dropout = {self.dropout}: must be from 0 to below 1")
+        if self.experts and self.dropout:
+            raise ConfigError(
+                f"lora.dropout = {self.dropout} and lora.experts clash: PEFT adapts the experts' weights "
+                "themselves, so there is no input to drop; set lora.dropout = 0, or leave lora.experts out"
+            )
+        if self.experts and self.dora:
+            raise ConfigError(
+                "lora.dora = true and lora.experts clash: PEFT knows DoRA for layers only, and fused experts "
+                "are none; set lora.dora = false, or leave lora.experts out"
+            )
         if not self.target_modules:
             raise ConfigError("lora.target_modules is empty: name layers, or say all-linear")
