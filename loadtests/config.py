@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import ClassVar
 
 from loadtests import protocols
+from loadtests.arrivals.process import GAPS
+from loadtests.arrivals.rate import parse_rate
 from loadtests.durations import parse_duration
 from loadtests.errors import ConfigError
 from loadtests.target import parse_target
 
-__all__ = ["LIMIT_METRICS", "LIMIT_STATISTICS", "LoadTestConfig"]
+__all__ = ["ARRIVALS", "LIMIT_METRICS", "LIMIT_STATISTICS", "LoadTestConfig"]
 
+ARRIVALS = ("closed", *GAPS, "trace")
+_USERS, _USERS_OF_OPEN_LOOP = 8, 256
 LIMIT_METRICS = ("ttft", "itl", "e2e")
 LIMIT_STATISTICS = ("p50", "p95", "p99")
 
@@ -29,8 +33,23 @@ class LoadTestConfig:
     """Name of the model to ask."""
     protocol: str = "generate_stream"
     """How to ask: generate_stream (HTTP, server-sent events), generate (HTTP, one answer) or grpc."""
-    users: int = 8
-    """Simulated users. Each sends its next request as soon as it has the answer to the last one."""
+    users: int | None = None
+    """Simulated users, each with a connection. In a closed loop each sends its next request as soon as it has
+    the answer to the last one (default: 8). In an open loop: the most requests in flight (default: 256)."""
+    arrivals: str = "closed"
+    """When requests are sent: closed (when a user has its last answer), or in an open loop, whatever the
+    answers do: constant, poisson or gamma (at --rate), or trace (at the times of --trace)."""
+    rate: float | str | None = None
+    """Requests per second of an open loop: 8, a ramp 2..20, steps 2,4,8, or a spike 4@20s,40@2s,4."""
+    burstiness: float | None = None
+    """Of gamma arrivals: 1 is Poisson, below it requests come in bursts, above it more evenly."""
+    trace: Path | None = None
+    """JSONL or CSV file with a timestamp per request, seconds or ISO 8601, to replay from its first one."""
+    trace_speed: float = 1.0
+    """Seconds of the trace that pass in one second; 1000 for a trace in milliseconds."""
+    max_lateness_p99: str = "50ms"
+    """In an open loop the run is invalid (exit code 4) when the 99th percentile of how late requests were
+    sent is above this: then it was not the load that was asked for."""
     spawn_rate: float | None = None
     """Users started per second. Default: all at once."""
     duration: str = "30s"
@@ -84,6 +103,8 @@ class LoadTestConfig:
         parse_target(self.url)
         if not self.model:
             raise ConfigError("model: the name is empty; give the name the server loads it under")
+        if self.users is None:
+            self.users = _USERS if self.arrivals == "closed" else _USERS_OF_OPEN_LOOP
         for field, lowest in (("users", 1), ("max_tokens", 1), ("max_requests", 1)):
             value = getattr(self, field)
             if value is not None and value < lowest:
@@ -98,7 +119,48 @@ class LoadTestConfig:
             )
         if self.warmup_ns >= self.duration_ns:
             raise ConfigError(f"warmup: {self.warmup} leaves nothing of duration: {self.duration} to measure")
-        _ = self.stop_timeout_ns, self.request_timeout_ns, self.latency_limits()
+        _ = self.stop_timeout_ns, self.request_timeout_ns, self.latency_limits(), self.max_lateness_p99_ns
+        self._check_arrivals()
+
+    def _check_arrivals(self) -> None:
+        if self.arrivals not in ARRIVALS:
+            raise ConfigError(f"arrivals: {self.arrivals!r} is unknown; known: {', '.join(ARRIVALS)}")
+        with_rate, with_trace = self.arrivals in GAPS, self.arrivals == "trace"
+        if with_rate and self.rate is None:
+            raise ConfigError(f"rate: arrivals: {self.arrivals} needs requests per second, such as 8")
+        if with_trace and self.trace is None:
+            raise ConfigError("trace: arrivals: trace needs a file with a timestamp per request")
+        if self.arrivals == "gamma" and self.burstiness is None:
+            raise ConfigError("burstiness: arrivals: gamma needs it, such as 0.5; 1 is the same as poisson")
+        for field, wanted, works_with in (
+            ("rate", with_rate, ", ".join(GAPS)),
+            ("burstiness", self.arrivals == "gamma", "gamma"),
+            ("trace", with_trace, "trace"),
+            ("spawn_rate", self.arrivals == "closed", "closed"),
+        ):
+            if getattr(self, field) is not None and not wanted:
+                raise ConfigError(
+                    f"{field}: {getattr(self, field)} has no meaning with arrivals: {self.arrivals}; "
+                    f"it works with arrivals: {works_with}"
+                )
+        if self.burstiness is not None and not 0 < self.burstiness <= 1000:
+            raise ConfigError(f"burstiness: {self.burstiness} is not above 0 and at most 1000")
+        if not 0 < self.trace_speed < float("inf"):
+            raise ConfigError(f"trace_speed: {self.trace_speed} must be above 0")
+        if self.rate is not None:
+            self.rate = f"{self.rate:g}" if isinstance(self.rate, int | float) else self.rate
+            parse_rate(self.rate, self.duration_ns)
+
+    @property
+    def user_count(self) -> int:
+        """``users``, with its default filled in."""
+        assert self.users is not None  # since __post_init__
+        return self.users
+
+    @property
+    def max_lateness_p99_ns(self) -> int:
+        """``max_lateness_p99`` in nanoseconds."""
+        return parse_duration(self.max_lateness_p99, "max_lateness_p99")
 
     @property
     def duration_ns(self) -> int:

@@ -21,5 +21,7 @@ def config_to_json(config: LoadTestConfig) -> dict[str, Any]:
 
 def config_from_json(values: dict[str, Any]) -> LoadTestConfig:
     """Undo ``config_to_json``."""
-    paths = {name: Path(values[name]) for name in ("prompts", "output") if values.get(name) is not None}
+    paths = {
+        name: Path(values[name]) for name in ("prompts", "trace", "output") if values.get(name) is not None
+    }
     return LoadTestConfig(**{**values, **paths})

@@ -5,6 +5,7 @@
     LoadTestError              printed as one or two lines, exit code 2
     ├── ConfigError            a setting is malformed, out of range or clashes with another
     ├── PromptFileError        a line of the prompt file cannot be used (names file and line)
+    ├── TraceFileError         a line of the file of arrival times cannot be used (names file and line)
     ├── EndpointError          nothing answers at the URL, or the model there cannot be tested
     └── OutputError            the results cannot be written
 
@@ -14,7 +15,9 @@ Anything else that escapes is a bug of ours.
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "EndpointError", "LoadTestError", "OutputError", "PromptFileError"]
+__all__ = [
+    "ConfigError", "EndpointError", "LoadTestError", "OutputError", "PromptFileError", "TraceFileError",
+]  # fmt: skip
 
 
 class LoadTestError(Exception):
@@ -27,6 +30,10 @@ class ConfigError(LoadTestError):
 
 class PromptFileError(LoadTestError):
     """A line of the prompt file cannot be used; the message names the file and the line."""
+
+
+class TraceFileError(LoadTestError):
+    """A line of the file of arrival times cannot be used; the message names the file and the line."""
 
 
 class EndpointError(LoadTestError):

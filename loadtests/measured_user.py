@@ -18,14 +18,15 @@ from loadtests.session import session_of
 __all__ = ["MeasuredUser"]
 
 # After a failure a user waits this long, so a server that refuses at once is not hammered in a
-# busy loop that would measure nothing but this machine's speed.
+# busy loop that would measure nothing but this machine's speed. An open loop has its own pace.
 FAILURE_PAUSE_S = 0.1
 
 
 class MeasuredUser(User):
     """Base of the users in ``users/``. A protocol implements ``preflight`` and ``send``.
 
-    The loop is closed: a user sends its next request when it has the answer to the last one.
+    In a closed loop a user sends its next request when it has the answer to the last one. In an open loop
+    (``arrivals/``) users wait for the arrivals of a schedule, and a free one sends each when it is due.
     """
 
     abstract = True
@@ -66,13 +67,14 @@ class MeasuredUser(User):
     @task
     def generate(self) -> None:
         """Send one request, record it, tell Locust."""
-        prompt = self.session.take()
-        if prompt is None:
+        turn = self.session.take()
+        if turn is None:
             raise StopUser
-        collector = self.session.collector
+        prompt, collector = turn.prompt, self.session.collector
         record = Record(
-            start_ns=collector.now(), user=self.number, prompt=prompt.index, streamed=self.streams
-        )
+            start_ns=collector.now(), user=self.number, prompt=prompt.index, streamed=self.streams,
+            intended_ns=turn.intended_ns, ready_ns=turn.ready_ns,
+        )  # fmt: skip
         answer = Answer(record, collector)
         failure: RequestFailed | None = None
         collector.in_flight += 1
@@ -89,7 +91,7 @@ class MeasuredUser(User):
                 self.reset()
             collector.add(record)
         self._tell_locust(record, answer, failure)
-        if failure is not None:
+        if failure is not None and turn.intended_ns is None:
             gevent.sleep(FAILURE_PAUSE_S)
 
     def _send_within_limit(self, prompt: Prompt, answer: Answer) -> RequestFailed | None:
@@ -109,7 +111,7 @@ class MeasuredUser(User):
         self.environment.events.request.fire(
             request_type=self.label,
             name=self.workload.model,
-            response_time=(record.end_ns - record.start_ns) / 1e6,  # Locust counts milliseconds
+            response_time=(record.end_ns - record.asked_ns) / 1e6,  # Locust counts milliseconds
             response_length=answer.text_bytes,
             exception=failure,
             context={},

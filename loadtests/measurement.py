@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Measurement:
 
     window: Window
     counts: dict[str, int]
-    """Requests: ``ok``, ``failed``, ``cut`` (started in the window) and ``warmup`` (before it)."""
+    """Requests: ``ok``, ``failed``, ``cut``, ``unsent`` (asked for in the window), ``warmup`` (before it)."""
     samples: dict[str, list[int]]
     """Request metric tag -> sorted samples."""
     summaries: dict[str, Summary | None]
@@ -49,8 +50,8 @@ def measure(
 ) -> Measurement:
     """Compute every metric.
 
-    Latencies are of the successful requests that *started* in the window, also of those whose
-    answer ended after it. Rates count what *happened* in the window.
+    Latencies are of the successful requests that were *asked for* in the window (in an open loop: by their
+    intended start), also of those whose answer ended after it. Rates count what *happened* in the window.
 
     Args:
         records: all requests of the run.
@@ -59,18 +60,21 @@ def measure(
         user_counts: (nanoseconds, users running) over the run.
     """
     window = Window(warmup_ns, max(end_ns, warmup_ns))
-    measured = [record for record in records if record.start_ns >= warmup_ns]
-    ok = [record for record in measured if record.outcome == "ok"]
+    measured = [record for record in records if record.asked_ns >= warmup_ns]
+    outcomes = Counter(record.outcome for record in measured)
     samples = {
-        metric.tag: sorted(sample for record in ok for sample in metric.samples(record))
+        metric.tag: sorted(
+            sample
+            for record in measured
+            if record.outcome in metric.outcomes
+            for sample in metric.samples(record)
+        )
         for metric in request_metrics()
     }
     return Measurement(
         window=window,
         counts={
-            "ok": len(ok),
-            "failed": sum(record.outcome == "failed" for record in measured),
-            "cut": sum(record.outcome == "cut" for record in measured),
+            **{outcome: outcomes[outcome] for outcome in ("ok", "failed", "cut", "unsent")},
             "warmup": len(records) - len(measured),
         },
         samples=samples,

@@ -8,8 +8,9 @@
     server             name and version of the server, loaded versions of the model
     machine            the machine that made the load: cpu, cores, memory, system, versions
     window             start_ns, end_ns since the load began; seconds; ended_by (duration | max_requests |
-                       interrupt)
-    requests           ok, failed, cut (in flight at the end), warmup (started before the window)
+                       schedule | interrupt)
+    requests           ok, failed, cut (in flight at the end), unsent (due in an open loop, but no user was
+                       free until the end), warmup (asked for before the window)
     metrics            per request metric: header, unit (ns | tokens), and count, mean, min, p50, p90,
                        p95, p99, max; null where there is no sample
     totals             per run metric: header, unit and value (null where undefined):
@@ -20,7 +21,8 @@
                        workers [name, index, requests, cpu_seconds, clock_shift_ns, finished], empty for
                        one process
     notes              what made the load another one than was asked for, such as a lost worker
-    verdict            passed, reasons, checks [name, setting, limit, measured, unit, passed]
+    verdict            outcome (passed | failed | invalid), passed, reasons, invalid (those of the reasons
+                       that make the run invalid), checks [name, setting, limit, measured, unit, passed]
 
 Times are integer nanoseconds unless the key says seconds. Percentiles are exact (nearest rank).
 ``requests.jsonl`` beside it has the raw records (``record.py``).
@@ -56,7 +58,7 @@ class LoadTestResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every limit holds; the command's exit code is 1 when it is false."""
+        """Whether every limit holds; the command's exit code is 1 when it is false, 4 for an invalid run."""
         return self.verdict.passed
 
     @property
@@ -92,7 +94,9 @@ class LoadTestResult:
         lines += [
             f"{group.count} x {group.kind}: {group.examples[0][1]}" for group in self.measurement.failures
         ]
-        lines.append("passed" if self.passed else "FAILED: " + "; ".join(self.verdict.reasons))
+        lines.append(
+            "passed" if self.passed else f"{self.verdict.outcome.upper()}: " + "; ".join(self.verdict.reasons)
+        )
         lines.append(f"report: {self.report_html}")
         return "\n".join(lines)
 

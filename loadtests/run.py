@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from loadtests.arrivals.schedule import make_schedule
 from loadtests.config import LoadTestConfig
 from loadtests.config_json import config_to_json
 from loadtests.machine import machine_facts
@@ -19,6 +20,7 @@ from loadtests.record import read_records
 from loadtests.report.page import render_report
 from loadtests.result import LoadTestResult, results_dict
 from loadtests.slo import Verdict, judge
+from loadtests.validity import lateness_problems
 
 __all__ = ["RECORDS_NAME", "judge_measurement", "run_load_test", "write_everything"]
 
@@ -36,7 +38,9 @@ def run_load_test(config: LoadTestConfig) -> LoadTestResult:
         LoadTestError: a setting, the prompts, the endpoint or the output cannot be used. Nothing
             is written then.
     """
-    load_prompts(config.prompts)  # a typing error in line 900 should not wait for the endpoint
+    # A typing error in line 900 should not wait for the endpoint.
+    load_prompts(config.prompts)
+    make_schedule(config)
     started = datetime.now(UTC)
     target = config.output or default_output(started.astimezone())
     check_free(target, overwrite=config.overwrite)
@@ -80,4 +84,5 @@ def judge_measurement(config: LoadTestConfig, measurement: Measurement) -> Verdi
         measurement.summaries,
         measurement.totals["failure_rate"],
         measurement.counts["ok"],
+        lateness_problems(config, measurement),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from loadtests.durations import format_duration
 from loadtests.metrics.percentiles import Summary
@@ -53,11 +54,20 @@ class Verdict:
 
     checks: tuple[Check, ...]
     successful_requests: int
+    invalid: tuple[str, ...] = ()
+    """Why this was not the load that was asked for; empty for a valid run. An invalid run never passes."""
 
     @property
     def passed(self) -> bool:
-        """All limits hold, and at least one request succeeded."""
-        return self.successful_requests > 0 and all(check.passed for check in self.checks)
+        """The run is valid, all limits hold, and at least one request succeeded."""
+        return (
+            not self.invalid and self.successful_requests > 0 and all(check.passed for check in self.checks)
+        )
+
+    @property
+    def outcome(self) -> Literal["passed", "failed", "invalid"]:
+        """The verdict in a word. ``invalid`` wins: a wrong load says nothing of the endpoint."""
+        return "invalid" if self.invalid else "passed" if self.passed else "failed"
 
     @property
     def reasons(self) -> list[str]:
@@ -65,13 +75,15 @@ class Verdict:
         reasons = [check.describe() for check in self.checks if not check.passed]
         if self.successful_requests == 0:
             reasons.insert(0, "no request succeeded")
-        return reasons
+        return [*self.invalid, *reasons]
 
     def as_dict(self) -> dict[str, object]:
         """Return the verdict as JSON takes it."""
         return {
+            "outcome": self.outcome,
             "passed": self.passed,
             "reasons": self.reasons,
+            "invalid": list(self.invalid),
             "checks": [check.as_dict() for check in self.checks],
         }
 
@@ -82,6 +94,7 @@ def judge(
     summaries: Mapping[str, Summary | None],
     failure_rate: float | None,
     successful_requests: int,
+    invalid: Sequence[str] = (),
 ) -> Verdict:
     """Hold every limit against what was measured.
 
@@ -92,10 +105,11 @@ def judge(
         summaries: metric tag -> its distribution.
         failure_rate: share from 0 to 1, None when no request ended.
         successful_requests: how many requests were measured.
+        invalid: why the run does not count (``validity.py``).
     """
     checks = [Check("failure rate", "--max-failure-rate", max_failure_rate, failure_rate, "share")]
     for (metric, statistic), limit in latency_limits.items():
         summary = summaries.get(metric)
         measured = None if summary is None else getattr(summary, statistic)
         checks.append(Check(f"{metric} {statistic}", f"--max-{metric}-{statistic}", limit, measured, "ns"))
-    return Verdict(tuple(checks), successful_requests)
+    return Verdict(tuple(checks), successful_requests, tuple(invalid))

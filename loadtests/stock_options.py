@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests import protocols
-from loadtests.config import LIMIT_METRICS, LIMIT_STATISTICS, LoadTestConfig
+from loadtests.config import ARRIVALS, LIMIT_METRICS, LIMIT_STATISTICS, LoadTestConfig
 
 __all__ = ["add_options", "config_from_options"]
 
@@ -15,8 +15,8 @@ _DEFAULTS = LoadTestConfig()
 _LIMITS = [f"max_{metric}_{statistic}" for metric in LIMIT_METRICS for statistic in LIMIT_STATISTICS]
 # Settings that Locust has no option of its own for, and that are taken as they are.
 _AS_THEY_ARE = (
-    "protocol", "model", "seed", "max_tokens", "temperature", "warmup", "request_timeout", "max_failure_rate",
-    *_LIMITS,
+    "protocol", "model", "arrivals", "burstiness", "trace_speed", "max_lateness_p99", "seed", "max_tokens",
+    "temperature", "warmup", "request_timeout", "max_failure_rate", *_LIMITS,
 )  # fmt: skip
 
 
@@ -31,6 +31,14 @@ def add_options(parser: Any) -> None:
     add("--seed", type=int, default=default.seed, help="seed of the prompts' order", include_in_web_ui=False)
     add("--max-tokens", type=int, default=default.max_tokens, help="most tokens per answer")
     add("--temperature", type=float, default=default.temperature, help="0 is greedy")
+    add("--arrivals", choices=ARRIVALS, default=default.arrivals, help="closed loop, or how requests arrive")
+    add("--rate", default="", help="requests per second: 8, a ramp 2..20, steps 2,4,8, a spike 4@20s,40@2s,4")
+    gamma = "of gamma arrivals; 1 is Poisson, below it is burstier"
+    add("--burstiness", type=float, default=None, help=gamma, include_in_web_ui=False)
+    add("--trace", default="", help="JSONL or CSV file with a timestamp per request to replay")
+    add("--trace-speed", type=float, default=default.trace_speed, help="seconds of the trace per second")
+    lateness = "exit code 4, the run is invalid, when requests were sent later than this, such as 50ms"
+    add("--max-lateness-p99", default=default.max_lateness_p99, help=lateness, include_in_web_ui=False)
     warmup = "requests that start before this time are not measured, such as 10s"
     add("--warmup", default=default.warmup, help=warmup, include_in_web_ui=False)
     late = "a request that takes longer fails, such as 60s"
@@ -55,9 +63,11 @@ def config_from_options(options: Namespace) -> LoadTestConfig:
     seconds = options.run_time if isinstance(options.run_time, int) and options.run_time > 0 else 3600
     return LoadTestConfig(
         url=options.host or protocols.user_class(options.protocol).host or _DEFAULTS.url,
-        users=options.num_users or 1,
+        users=options.num_users or (1 if options.arrivals == "closed" else None),
         duration=f"{seconds}s",
         prompts=Path(options.prompts) if options.prompts else None,
+        rate=options.rate or None,
+        trace=Path(options.trace) if options.trace else None,
         output=Path(options.results) if options.results else None,
         **{name: getattr(options, name) for name in _AS_THEY_ARE},
     )

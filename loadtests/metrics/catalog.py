@@ -12,7 +12,7 @@ from loadtests.metrics.metric import RequestMetric, RunMetric
 __all__ = ["request_metrics", "run_metrics"]
 
 # The order in tables; a metric that is not named here comes after these.
-_ORDER = ("ttft", "itl", "e2e", "output_tokens", "prompt_tokens")
+_ORDER = ("ttft", "itl", "e2e", "lateness", "queueing_delay", "output_tokens", "prompt_tokens")
 
 
 @cache

@@ -11,9 +11,9 @@ __all__ = ["FailureRate"]
 
 
 class FailureRate(RunMetric):
-    """failed / (failed + successful), of the requests that started after the warm-up.
+    """failed / (failed + successful), of the requests that were asked for after the warm-up.
 
-    Requests that were cut at the end are neither. Undefined when there is none of both.
+    Requests that were cut at the end, or never sent, are neither. Undefined when there is none of both.
     """
 
     tag = "failure_rate"
@@ -22,6 +22,6 @@ class FailureRate(RunMetric):
 
     def value(self, records: Sequence[Record], window: Window) -> float | None:
         """See ``RunMetric.value``."""
-        outcomes = [record.outcome for record in records if record.start_ns >= window.start_ns]
+        outcomes = [record.outcome for record in records if record.asked_ns >= window.start_ns]
         failed, ok = outcomes.count("failed"), outcomes.count("ok")
         return failed / (failed + ok) if failed + ok else None

@@ -37,17 +37,19 @@ class Window:
 
 
 class RequestMetric(ABC):
-    """Samples per successful request that started in the window."""
+    """Samples per request that was asked for in the window."""
 
     tag: ClassVar[str]
     """Key in results.json."""
     header: ClassVar[str]
     """Name for people."""
     unit: ClassVar[Literal["ns", "tokens"]]
+    outcomes: ClassVar[frozenset[str]] = frozenset({"ok"})
+    """Which requests it is about (``Record.outcome``)."""
 
     @abstractmethod
     def samples(self, record: Record) -> Sequence[int]:
-        """Return the samples of one successful request; none where the metric is undefined."""
+        """Return the samples of one request; none where the metric is undefined."""
 
 
 class RunMetric(ABC):

@@ -11,7 +11,7 @@ from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from loadtests.report.charts import charts
-from loadtests.report.texts import check_rows, facts, failure_rows, metric_rows, notes, tiles
+from loadtests.report.texts import check_rows, facts, failure_rows, load_text, metric_rows, notes, tiles
 
 __all__ = ["render_report"]
 
@@ -31,7 +31,7 @@ def render_report(results: Mapping[str, Any], samples: Mapping[str, Sequence[int
         model=config["model"],
         protocol=config["protocol"],
         url=config["url"],
-        users=config["users"],
+        load=load_text(config),
         started=results["started"].replace("T", " ").replace("+00:00", " UTC"),
         seconds=f"{results['window']['seconds']:.0f}",
         verdict=results["verdict"],

@@ -10,7 +10,7 @@ from loadtests.durations import format_duration
 from loadtests.metrics.catalog import request_metrics, run_metrics
 from loadtests.metrics.metric import RequestMetric, RunMetric
 
-__all__ = ["check_rows", "facts", "failure_rows", "metric_rows", "notes", "tiles"]
+__all__ = ["check_rows", "facts", "failure_rows", "load_text", "metric_rows", "notes", "tiles"]
 
 _STATISTICS = ("mean", "min", "p50", "p90", "p95", "p99", "max")
 _MISSING = "–"
@@ -45,6 +45,17 @@ def tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
     note = (f"{100 * rate:.2g} % " if rate else "") + f"of {tried:,} requests"
     found.append(_tile("Failed", f"{requests['failed']:,}", "", note, "bad" if requests["failed"] else ""))
     return found
+
+
+def load_text(config: Mapping[str, Any]) -> str:
+    """Return the load in a few words, such as ``8 users`` or ``Poisson arrivals at 20/s``."""
+    if config["arrivals"] == "closed":
+        return f"{config['users']} users"
+    if config["arrivals"] == "trace":
+        speed = "" if config["trace_speed"] == 1 else f" at {config['trace_speed']:g} times its speed"
+        return f"a replayed trace{speed}"
+    burstiness = f" of burstiness {config['burstiness']:g}" if config["burstiness"] is not None else ""
+    return f"{config['arrivals']} arrivals{burstiness} at {config['rate']}/s"
 
 
 def metric_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -104,15 +115,21 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
     cost = generator["cpu_ms_per_1k_tokens"]
     window = results["window"]
     low_s, high_s = window["start_ns"] / 1e9, window["end_ns"] / 1e9
+    closed = config["arrivals"] == "closed"
     workload = [
-        ("Users", f"{config['users']}, each waits for its answer"),
+        ("Loop", "closed" if closed else f"open, {load_text(config)}"),
+        ("Users", f"{config['users']}, " + ("each waits for its answer" if closed else "busy at most")),
         ("Prompts", config["prompts"] or "packaged mix"),
         ("Generation", f"max_tokens {config['max_tokens']}, temperature {config['temperature']:g}"),
         (
             "Measured",
             f"{low_s:.1f} to {high_s:.1f} s, ended by {window['ended_by']}",
         ),
-        ("Not measured", f"{requests['warmup']} in the warm-up, {requests['cut']} cut at the end"),
+        (
+            "Not measured",
+            f"{requests['warmup']} in the warm-up, {requests['cut']} cut at the end"
+            + (f", {requests['unsent']} never sent" if requests["unsent"] else ""),
+        ),
     ]
     endpoint = [
         ("URL", config["url"]),

@@ -73,7 +73,11 @@ class WorkerShare:
             record.start_ns += shift
             record.end_ns += shift
             record.chunk_ns = [seen + shift for seen in record.chunk_ns]
-            record.user = number_of(record.user)
+            if record.intended_ns is not None and record.ready_ns is not None:
+                record.intended_ns += shift
+                record.ready_ns += shift
+            if record.user >= 0:
+                record.user = number_of(record.user)
             yield record
 
     def as_dict(self) -> dict[str, object]:

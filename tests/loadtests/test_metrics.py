@@ -36,7 +36,32 @@ def samples(found: Record) -> dict[str, list[int]]:
 
 def test_a_streamed_answer() -> None:
     found = samples(record(100, (50, 1), (70, 1), (95, 1), end_ns=200, prompt_tokens=9))
-    assert found == {"ttft": [50], "itl": [20, 25], "e2e": [100], "output_tokens": [3], "prompt_tokens": [9]}
+    assert found == {
+        "ttft": [50], "itl": [20, 25], "e2e": [100], "output_tokens": [3], "prompt_tokens": [9],
+        "lateness": [], "queueing_delay": [],  # a closed loop has no schedule
+    }  # fmt: skip
+
+
+def test_in_an_open_loop_latencies_count_from_the_intended_start() -> None:
+    found = samples(record(100, (50, 1), (70, 1), intended_ns=60, ready_ns=90))
+    assert found["ttft"] == [90]
+    assert found["e2e"] == [110]
+    assert found["itl"] == [20]
+    assert found["lateness"] == [40]
+    assert found["queueing_delay"] == [30]
+
+
+def test_every_request_of_the_schedule_counts_for_the_lateness() -> None:
+    arrivals = [(SECOND, "ok"), (SECOND, "failed"), (SECOND, "cut"), (SECOND, "unsent"), (0, "ok")]
+    records = [
+        record(2 * SECOND + n, (5, 1), intended_ns=due, ready_ns=due, outcome=outcome)
+        for n, (due, outcome) in enumerate(arrivals)
+    ]
+    found = measure(records, warmup_ns=SECOND, end_ns=3 * SECOND, user_counts=[])
+    # The last one was meant for the warm-up, although it was sent after it.
+    assert found.counts == {"ok": 1, "failed": 1, "cut": 1, "unsent": 1, "warmup": 1}
+    assert found.samples["lateness"] == [SECOND + n for n in range(4)]
+    assert found.samples["e2e"] == [SECOND + 5]
 
 
 def test_a_chunk_of_several_tokens_is_one_gap_and_all_its_tokens() -> None:
@@ -93,7 +118,7 @@ def test_cut_and_warmup_requests_are_counted_but_not_measured() -> None:
         record(SECOND + 5, outcome="failed", failure="refused", detail="HTTP 503: full"),
     ]
     found = measure(records, warmup_ns=SECOND, end_ns=2 * SECOND, user_counts=[])
-    assert found.counts == {"ok": 1, "failed": 2, "cut": 1, "warmup": 1}
+    assert found.counts == {"ok": 1, "failed": 2, "cut": 1, "unsent": 0, "warmup": 1}
     assert found.totals["failure_rate"] == pytest.approx(2 / 3)
     assert len(found.samples["ttft"]) == 1
     (group,) = found.failures

@@ -158,7 +158,7 @@ def test_what_is_in_flight_at_the_end_is_cut_and_not_judged(http_url: str, tmp_p
         url=http_url, model="slow", users=2, duration="500ms", stop_timeout="0s", output=tmp_path / "out"
     )
     cut = Run(run_load_test(config))
-    assert cut.json["requests"] == {"ok": 0, "failed": 0, "cut": 2, "warmup": 0}
+    assert cut.json["requests"] == {"ok": 0, "failed": 0, "cut": 2, "unsent": 0, "warmup": 0}
     assert cut.json["totals"]["failure_rate"]["value"] is None
     assert not cut.result.verdict.passed
     assert "no request succeeded" in cut.json["verdict"]["reasons"]

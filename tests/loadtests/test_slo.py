@@ -32,3 +32,11 @@ def test_no_success_is_a_failure_even_when_every_failure_is_allowed() -> None:
     verdict = judge({}, 1.0, {}, failure_rate=1.0, successful_requests=0)
     assert not verdict.passed
     assert "no request succeeded" in verdict.reasons
+
+
+def test_an_invalid_run_never_passes_and_says_why_first() -> None:
+    verdict = judge({("ttft", "p95"): 500 * MS}, 0.01, SUMMARIES, 0.0, 100, invalid=["sent too late"])
+    assert (verdict.passed, verdict.outcome) == (False, "invalid")
+    assert verdict.reasons == ["sent too late", "ttft p95 800 ms is above 500 ms (--max-ttft-p95)"]
+    held = judge({}, 0.01, SUMMARIES, 0.0, 100, invalid=["sent too late"])
+    assert (held.passed, held.outcome, held.as_dict()["invalid"]) == (False, "invalid", ["sent too late"])
