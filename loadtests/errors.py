@@ -7,6 +7,7 @@
     ├── PromptFileError        a line of the prompt file cannot be used (names file and line)
     ├── TraceFileError         a line of the file of arrival times cannot be used (names file and line)
     ├── EndpointError          nothing answers at the URL, or the model there cannot be tested
+    ├── BaselineError          the run to compare with cannot be used, or was another load
     └── OutputError            the results cannot be written
 
 A request that fails during the run is none of these: it is a measurement (``failures.py``).
@@ -16,7 +17,8 @@ Anything else that escapes is a bug of ours.
 from __future__ import annotations
 
 __all__ = [
-    "ConfigError", "EndpointError", "LoadTestError", "OutputError", "PromptFileError", "TraceFileError",
+    "BaselineError", "ConfigError", "EndpointError", "LoadTestError", "OutputError", "PromptFileError",
+    "TraceFileError",
 ]  # fmt: skip
 
 
@@ -38,6 +40,10 @@ class TraceFileError(LoadTestError):
 
 class EndpointError(LoadTestError):
     """Nothing answers at the URL, or the model there is not ready or speaks another contract."""
+
+
+class BaselineError(LoadTestError):
+    """The run to compare with cannot be used, or was another load; the message names what differs."""
 
 
 class OutputError(LoadTestError):

@@ -16,15 +16,18 @@ from loadtests import protocols
 from loadtests.arrivals.schedule import Schedule, head_start_ns, make_schedule
 from loadtests.collector import Collector
 from loadtests.config import LoadTestConfig
-from loadtests.errors import ConfigError
+from loadtests.credentials import read_credentials
+from loadtests.errors import ConfigError, PromptFileError
 from loadtests.measured_user import MeasuredUser
 from loadtests.prompts import load_prompts, shuffled
 from loadtests.session import Session, Workload, attach
+from loadtests.target import parse_targets
 
 __all__ = ["check_limits", "make_load", "workload_of"]
 
 _STATUS_INTERVAL_S = 0.5
 _LOOK_INTERVAL_S = 0.05
+_OF_STREAMS = {"ttft", "itl", "tpot"}
 
 
 def workload_of(config: LoadTestConfig) -> Workload:
@@ -32,13 +35,22 @@ def workload_of(config: LoadTestConfig) -> Workload:
 
     Raises:
         PromptFileError: a line of the prompt file cannot be used.
+        ConfigError: a file of credentials cannot be used.
     """
+    prompts = load_prompts(config.prompts)
+    takes_messages = protocols.user_class(config.protocol).takes_messages
+    if not takes_messages and any(prompt.messages is not None for prompt in prompts):
+        raise PromptFileError(
+            f"{config.prompts}: it holds conversations, and protocol {config.protocol} takes texts alone; "
+            "choose --protocol openai_chat"
+        )
     return Workload(
         model=config.model,
-        prompts=shuffled(load_prompts(config.prompts), config.seed),
+        prompts=shuffled(prompts, config.seed),
         max_tokens=config.max_tokens,
         temperature=config.temperature,
         request_timeout_s=config.request_timeout_ns / 1e9,
+        credentials=read_credentials(config),
     )
 
 
@@ -48,10 +60,11 @@ def check_limits(config: LoadTestConfig, user_class: type[MeasuredUser]) -> None
     Raises:
         ConfigError: a limit on tokens, and a protocol that does not stream.
     """
-    if not user_class.streams and any(metric in ("ttft", "itl") for metric, _ in config.latency_limits()):
+    limited = {metric for metric, _ in config.latency_limits()} | set(config.objectives())
+    if not user_class.streams and limited & _OF_STREAMS:
         raise ConfigError(
             f"protocol {config.protocol} does not stream, so there is no time to first token or between "
-            "tokens; drop the limits --max-ttft-* and --max-itl-*, or choose --protocol generate_stream"
+            "tokens; drop the limits on ttft, itl and tpot, or choose --protocol generate_stream"
         )
 
 
@@ -73,7 +86,11 @@ def make_load(
     user_class = protocols.user_class(config.protocol)
     check_limits(config, user_class)
     workload, schedule = workload_of(config), make_schedule(config)
-    report({"event": "ready", "server": user_class.preflight(config.url, config.model)})
+    servers = [
+        user_class.preflight(target, config.model, workload.credentials)
+        for target in parse_targets(config.url)
+    ]
+    report({"event": "ready", "server": servers[0]})
     with records.open("w", encoding="utf-8") as sink:
         collector = Collector(sink)
         environment = Environment(

@@ -67,7 +67,7 @@ def _listen(environment: Any, **_: Any) -> None:
     elif isinstance(runner, MasterRunner):
         kind = MasterRun
     try:
-        if options.arrivals != "closed" and options.num_users is None and not worker:
+        if options.arrivals != "closed" and not worker:
             # All users at once, and enough of them: an open loop must not wait for a free one.
             options.num_users = config_from_options(options).user_count
             options.spawn_rate = options.spawn_rate or options.num_users

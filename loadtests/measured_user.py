@@ -10,10 +10,12 @@ from locust.env import Environment
 from locust.exception import StopUser
 
 from loadtests.answer import Answer
+from loadtests.credentials import Credentials
 from loadtests.failures import RequestFailed
 from loadtests.prompts import Prompt
 from loadtests.record import Record
 from loadtests.session import session_of
+from loadtests.target import Target, parse_targets
 
 __all__ = ["MeasuredUser"]
 
@@ -36,15 +38,20 @@ class MeasuredUser(User):
     """Short name of the protocol for Locust's tables, such as ``SSE``."""
     streams: ClassVar[bool]
     """Whether tokens arrive one by one, so that TTFT and ITL exist."""
+    takes_messages: ClassVar[bool] = True
+    """Whether a prompt may be a conversation."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         self.session = session_of(environment)
         self.workload = self.session.workload
         self.number = self.session.new_user()
+        self.targets = parse_targets(self.host or "")
+        self.target = self.targets[0]
+        """Where the current request goes. Requests take the targets in turn."""
 
     @classmethod
-    def preflight(cls, url: str, model: str) -> dict[str, Any]:
+    def preflight(cls, target: Target, model: str, credentials: Credentials) -> dict[str, Any]:
         """Check that the endpoint answers and the model is ready; return facts for the report.
 
         Raises:
@@ -54,7 +61,7 @@ class MeasuredUser(User):
         raise NotImplementedError
 
     def send(self, prompt: Prompt, answer: Answer) -> None:
-        """Send one request and feed every response to ``answer``.
+        """Send one request to ``self.target`` and feed every response to ``answer``.
 
         Raises:
             RequestFailed: the request failed.
@@ -62,7 +69,7 @@ class MeasuredUser(User):
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Drop the connection after a request that did not end well."""
+        """Drop the connection to ``self.target`` after a request that did not end well."""
 
     @task
     def generate(self) -> None:
@@ -71,9 +78,11 @@ class MeasuredUser(User):
         if turn is None:
             raise StopUser
         prompt, collector = turn.prompt, self.session.collector
+        target = turn.place % len(self.targets)
+        self.target = self.targets[target]
         record = Record(
             start_ns=collector.now(), user=self.number, prompt=prompt.index, streamed=self.streams,
-            intended_ns=turn.intended_ns, ready_ns=turn.ready_ns,
+            intended_ns=turn.intended_ns, ready_ns=turn.ready_ns, target=target,
         )  # fmt: skip
         answer = Answer(record, collector)
         failure: RequestFailed | None = None
@@ -100,7 +109,7 @@ class MeasuredUser(User):
         try:
             with gevent.Timeout(limit_s, late):
                 self.send(prompt, answer)
-                answer.check_complete()
+                answer.check_complete(self.workload.max_tokens)
         except RequestFailed as failed:
             return failed
         except Exception as error:  # a bug of ours: counted and shown, never swallowed by Locust's log

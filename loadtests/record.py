@@ -44,10 +44,14 @@ class Record:
     """``stop``, ``length``... as the model says it at the end."""
     prompt_tokens: int | None = None
     """Tokens of the prompt, as the model counts them."""
+    completion_tokens: int | None = None
+    """Tokens of the answer, as the model counts them at the end."""
     intended_ns: int | None = None
     """When the schedule of an open loop wanted it sent; None in a closed loop."""
     ready_ns: int | None = None
     """When a user was free to send it: ``intended_ns`` where one waited; None in a closed loop."""
+    target: int = 0
+    """Which of the URLs it was sent to, from 0."""
 
     @property
     def asked_ns(self) -> int:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from loadtests.arrivals.dispatcher import Dispatcher
 from loadtests.collector import Collector
+from loadtests.credentials import Credentials
 from loadtests.prompts import Prompt
 from loadtests.record import Record
 from loadtests.turn import Turn
@@ -31,6 +32,8 @@ class Workload:
     """0 is greedy."""
     request_timeout_s: float
     """Seconds until a request counts as failed."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """What the endpoint wants to see."""
 
 
 @dataclass
@@ -93,7 +96,7 @@ class Session:
         self.started += 1
         prompts = self.workload.prompts
         intended_ns = None if self.schedule is None else self.schedule[place]
-        return Turn(prompts[place % len(prompts)], intended_ns)
+        return Turn(prompts[place % len(prompts)], place, intended_ns)
 
 
 _sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()

@@ -18,10 +18,10 @@ from loadtests.arrivals.schedule import head_start_ns, make_schedule
 from loadtests.collector import Collector
 from loadtests.errors import LoadTestError
 from loadtests.load import check_limits, workload_of
-from loadtests.output import check_free, output_directory
+from loadtests.output import RECORDS_NAME, check_free, output_directory
 from loadtests.process import LoadRun
 from loadtests.result import LoadTestResult
-from loadtests.run import RECORDS_NAME, write_everything
+from loadtests.run import check_files, write_everything
 from loadtests.session import Session, attach
 from loadtests.stock_options import config_from_options
 
@@ -113,6 +113,7 @@ class StockRun:
     def _read_options(self) -> None:
         config = config_from_options(self._environment.parsed_options)
         check_limits(config, protocols.user_class(config.protocol))
+        check_files(config)
         self._workload, self._schedule = workload_of(config), make_schedule(config)
         self._config = config
 

@@ -14,6 +14,8 @@ class Turn:
     """One request before it is sent. Times are nanoseconds since the load began."""
 
     prompt: Prompt
+    place: int = 0
+    """Its number in the run, over all workers, from 0."""
     intended_ns: int | None = None
     """When the schedule wants it sent; None in a closed loop, where that is when the user is free."""
     ready_ns: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-__all__ = ["GAPS", "places"]
+__all__ = ["ARRIVALS", "GAPS", "places"]
 
 GAPS: dict[str, Callable[[Random, float], float]] = {
     "constant": lambda random, burstiness: 1.0,
@@ -15,6 +15,9 @@ GAPS: dict[str, Callable[[Random, float], float]] = {
     "gamma": lambda random, burstiness: random.gammavariate(burstiness, 1.0 / burstiness),
 }
 """Name of the process -> one gap with the mean 1, given a source of randomness and the burstiness."""
+
+ARRIVALS = ("closed", *GAPS, "trace")
+"""Everything that ``--arrivals`` takes."""
 
 
 def places(process: str, burstiness: float, expected: float, random: Random) -> list[float]:

@@ -43,6 +43,12 @@ from loadtests.errors import ConfigError
         ({"trace": Path("t.csv")}, "trace: t.csv has no meaning with arrivals: closed"),
         ({"trace_speed": 0.0}, "trace_speed: 0.0 must be above 0"),
         ({"max_lateness_p99": "0s"}, "max_lateness_p99: '0s' must be longer than zero"),
+        ({"cooldown": "25s", "warmup": "5s"}, "cooldown: 25s and warmup: 5s leave nothing of duration: 30s"),
+        ({"min_goodput": 0.9}, "min_goodput: 0.9 needs an objective that requests meet"),
+        ({"min_goodput": 95.0, "goodput_ttft": "1s"}, "min_goodput: 95.0 is not between 0 and 1"),
+        ({"goodput_e2e": "quick", "min_goodput": 0.9}, "goodput_e2e: 'quick' is not a duration"),
+        ({"max_regression": -0.1}, "max_regression: -0.1 is not between 0 and 10"),
+        ({"url": "http://a,http://a"}, "url: 'http://a,http://a' names one address twice"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(settings: dict[str, Any], message: str) -> None:

@@ -21,7 +21,7 @@ WORKLOAD = Workload("llm", PROMPTS, 1, 0.0, 1.0)
 
 def dispatcher(*due_ms: int) -> tuple[Dispatcher, Collector]:
     clock = Collector(None)
-    turns = iter([Turn(PROMPTS[0], time_ms * MS) for time_ms in due_ms])
+    turns = iter([Turn(PROMPTS[0], n, time_ms * MS) for n, time_ms in enumerate(due_ms)])
     return Dispatcher(turns, clock.now), clock
 
 
@@ -104,7 +104,7 @@ def test_an_arrival_of_a_killed_user_goes_to_another() -> None:
     victim = gevent.spawn(sender.take)
     gevent.sleep(0)
     victim.kill(block=False)
-    handed = Turn(PROMPTS[1], 0)
+    handed = Turn(PROMPTS[1], intended_ns=0)
     sender._give(handed)  # before the kill is felt
     gevent.sleep(0.01)
     assert victim.dead

@@ -13,7 +13,11 @@ from tests.loadtests import script
 from tests.loadtests.conftest import ROOT
 
 # What a protocol cannot show: a unary answer has no stream to break, gRPC frames cannot be garbled.
-CANNOT = {"generate": ("erring",), "generate_stream": (), "grpc": ("garbled",)}
+CANNOT = {
+    "generate": ("erring",),
+    "generate_stream": (),
+    "grpc": ("garbled",),
+}
 
 
 @pytest.mark.locust
