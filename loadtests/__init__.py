@@ -3,7 +3,8 @@
 ``config.py`` is the command's settings and ``run.py`` runs it. The load itself is made by Locust in
 a child process (``python -m loadtests``: ``__main__.py``, ``child.py``, ``load.py``), because gevent
 replaces sockets and threads of the process it lives in. ``users/`` has one Locust user per protocol,
-``metrics/`` one metric per file, ``slo.py`` the limits, ``report/`` the HTML page.
+``arrivals/`` the schedules of an open loop, ``metrics/`` one metric per file, ``slo.py`` the limits,
+``baseline.py`` the comparison with an earlier run, ``report/`` the HTML page and its smaller siblings.
 ``locustfile.py`` gives the same users to plain Locust (``trimaran-locust``) and its web UI, in one process
 or with a master and ``workers/``.
 

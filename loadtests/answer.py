@@ -25,9 +25,24 @@ class Answer:
         return self._collector.now()
 
     def add(
-        self, seen_ns: int, tokens: int, text_bytes: int, finish_reason: str, prompt_tokens: int | None
+        self,
+        seen_ns: int,
+        tokens: int,
+        text_bytes: int,
+        finish_reason: str,
+        prompt_tokens: int | None,
+        completion_tokens: int | None = None,
     ) -> None:
-        """Take one response of the model. One without tokens (a bare finish) gets no time stamp."""
+        """Take one response of the model. One without tokens (a bare finish) gets no time stamp.
+
+        Args:
+            seen_ns: when it was seen.
+            tokens: how many tokens it carries.
+            text_bytes: length of its text.
+            finish_reason: why the answer ends with it; empty before.
+            prompt_tokens: tokens of the prompt, where it says so.
+            completion_tokens: tokens of the answer up to here, where it says so.
+        """
         record = self._record
         if tokens:
             record.chunk_ns.append(seen_ns)
@@ -38,6 +53,8 @@ class Answer:
             record.finish_reason = finish_reason
         if prompt_tokens is not None:
             record.prompt_tokens = prompt_tokens
+        if completion_tokens is not None:
+            record.completion_tokens = completion_tokens
 
     def add_outputs(self, seen_ns: int, outputs: Mapping[str, Any]) -> None:
         """Take one response given as the JSON of Triton's generate extension.
@@ -54,21 +71,34 @@ class Answer:
             tokens = len(ids)
         else:
             raise RequestFailed("malformed", f"output_ids is {ids!r}, not a list of ids")
-        text = outputs.get("text_output", "")
-        prompt_tokens = outputs.get("prompt_tokens")
         self.add(
             seen_ns,
             tokens,
-            len(str(text)),
+            len(str(outputs.get("text_output", ""))),
             str(outputs.get("finish_reason") or ""),
-            prompt_tokens if isinstance(prompt_tokens, int) else None,
+            _whole_number(outputs.get("prompt_tokens")),
+            _whole_number(outputs.get("completion_tokens")),
         )
 
-    def check_complete(self) -> None:
+    def spread(self, tokens: int) -> None:
+        """Take the number of tokens of the whole answer, where the chunks do not say how many each carries.
+
+        They are spread over the chunks as evenly as whole numbers allow. When each token came is then an
+        estimate; when chunks came is not.
+        """
+        record = self._record
+        chunks = len(record.chunk_ns)
+        if not chunks or tokens < 0:
+            return
+        self._collector.tokens += tokens - record.output_tokens
+        record.chunk_tokens = [tokens * (n + 1) // chunks - tokens * n // chunks for n in range(chunks)]
+
+    def check_complete(self, max_tokens: int) -> None:
         """Check that the answer is whole.
 
         Raises:
-            RequestFailed: ``truncated`` without a finish reason, ``empty`` without a token.
+            RequestFailed: ``truncated`` without a finish reason, ``empty`` without a token, ``token_count``
+                when the tokens are not as many as the model says, or more than ``max_tokens``.
         """
         record = self._record
         if not record.finish_reason:
@@ -77,3 +107,14 @@ class Answer:
             )
         if not record.output_tokens:
             raise RequestFailed("empty", f"finish_reason {record.finish_reason!r} and no token")
+        said = record.completion_tokens
+        if said is not None and said != record.output_tokens:
+            raise RequestFailed("token_count", f"{record.output_tokens} tokens came, the model says {said}")
+        if record.output_tokens > max_tokens:
+            raise RequestFailed(
+                "token_count", f"{record.output_tokens} tokens came, max_tokens is {max_tokens}"
+            )
+
+
+def _whole_number(value: object) -> int | None:
+    return value if isinstance(value, int) else None

@@ -31,11 +31,16 @@ class Collector:
         self.ok = 0
         self.failed = 0
         self.cut = 0
+        self.unsent = 0
         self.tokens = 0
         self.last_end_ns = 0
 
+    def begin_in(self, nanoseconds: int) -> None:
+        """Let the load begin so much later than now."""
+        self.origin_ns = time.perf_counter_ns() + nanoseconds
+
     def now(self) -> int:
-        """Return nanoseconds since the load began."""
+        """Return nanoseconds since the load began, negative before."""
         return time.perf_counter_ns() - self.origin_ns
 
     def add(self, record: Record) -> None:
@@ -44,8 +49,10 @@ class Collector:
             self.ok += 1
         elif record.outcome == "failed":
             self.failed += 1
-        else:
+        elif record.outcome == "cut":
             self.cut += 1
+        else:
+            self.unsent += 1
         self.last_end_ns = max(self.last_end_ns, record.end_ns)
         if self.sink is not None:
             self.sink.write(record.to_line() + "\n")

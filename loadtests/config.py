@@ -6,37 +6,64 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from loadtests import protocols
+from loadtests.config_checks import check_arrivals, check_numbers, check_workload
 from loadtests.durations import parse_duration
-from loadtests.errors import ConfigError
-from loadtests.target import parse_target
 
-__all__ = ["LIMIT_METRICS", "LIMIT_STATISTICS", "LoadTestConfig"]
+__all__ = ["LIMIT_METRICS", "LIMIT_STATISTICS", "OBJECTIVE_METRICS", "LoadTestConfig"]
 
-LIMIT_METRICS = ("ttft", "itl", "e2e")
+LIMIT_METRICS = ("ttft", "itl", "tpot", "e2e")
 LIMIT_STATISTICS = ("p50", "p95", "p99")
+OBJECTIVE_METRICS = ("ttft", "tpot", "e2e")
+_USERS, _USERS_OF_OPEN_LOOP = 8, 256
 
 
 @dataclass
 class LoadTestConfig:
-    """Load an LLM endpoint with Locust, measure it token by token, and give a verdict."""
+    """Load an LLM endpoint with Locust, measure it token by token, and give a verdict.
+
+    Exit code 4 says that the run is invalid: in an open loop requests were sent too late.
+    """
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ()
 
     url: str = "http://127.0.0.1:8000"
-    """Where the endpoint is: http://host:port, or grpc://host:port for the protocol grpc."""
+    """Where the endpoint is: http://host:port, or grpc://host:port for the protocol grpc; https and grpcs
+    with TLS. Of several, with commas between them, requests take each in turn."""
     model: str = "llm"
     """Name of the model to ask."""
     protocol: str = "generate_stream"
-    """How to ask: generate_stream (HTTP, server-sent events), generate (HTTP, one answer) or grpc."""
-    users: int = 8
-    """Simulated users. Each sends its next request as soon as it has the answer to the last one."""
+    """How to ask: Triton by generate_stream (HTTP, server-sent events), generate (HTTP, one answer) or grpc;
+    an OpenAI API by openai_chat or openai_completions (streamed), openai_chat_unary or
+    openai_completions_unary (one answer)."""
+    api_key_file: Path | None = None
+    """File that holds the endpoint's API key, sent as Authorization: Bearer."""
+    ca_file: Path | None = None
+    """PEM file of the authorities that sign the endpoint's certificate. Default: those of the system."""
+    users: int | None = None
+    """Simulated users, each with a connection. In a closed loop each sends its next request as soon as it has
+    the answer to the last one (default: 8). In an open loop: the most requests in flight (default: 256)."""
+    arrivals: str = "closed"
+    """When requests are sent: closed (when a user has its last answer), or in an open loop, whatever the
+    answers do: constant, poisson or gamma (at --rate), or trace (at the times of --trace)."""
+    rate: float | str | None = None
+    """Requests per second of an open loop: 8, a ramp 2..20, steps 2,4,8, or a spike 4@20s,40@2s,4."""
+    burstiness: float | None = None
+    """Of gamma arrivals: 1 is Poisson, below it requests come in bursts, above it more evenly."""
+    trace: Path | None = None
+    """JSONL or CSV file with a timestamp per request, seconds or ISO 8601, to replay from its first one."""
+    trace_speed: float = 1.0
+    """Seconds of the trace that pass in one second; 1000 for a trace in milliseconds."""
+    max_lateness_p99: str = "50ms"
+    """In an open loop the run is invalid (exit code 4) when the 99th percentile of how late requests were
+    sent is above this: then it was not the load that was asked for."""
     spawn_rate: float | None = None
-    """Users started per second. Default: all at once."""
+    """Users of a closed loop started per second. Default: all at once."""
     duration: str = "30s"
-    """How long to send requests, such as 30s or 5m, warm-up included."""
+    """How long to send requests, such as 30s or 5m, warm-up and cool-down included."""
     warmup: str = "0s"
-    """Requests that start before this time are not measured."""
+    """Requests that are asked for before this time are not measured."""
+    cooldown: str = "0s"
+    """Requests that are asked for in so much time before the end are not measured."""
     max_requests: int | None = None
     """End earlier, after this many requests."""
     stop_timeout: str = "10s"
@@ -46,13 +73,14 @@ class LoadTestConfig:
     prompts: Path | None = None
     """JSONL file, one prompt per line (key prompt, text or messages). Default: a mix that is included."""
     seed: int = 0
-    """Seed of the order in which prompts are sent."""
+    """Seed of the order in which prompts are sent, and of random arrivals."""
     max_tokens: int = 64
     """Most tokens to generate per request."""
     temperature: float = 0.0
     """Sampling temperature; 0 is greedy."""
     output: Path | None = None
-    """Directory for results.json, requests.jsonl and report.html. Default: loadtest-results/<time>."""
+    """Directory for results.json, requests.jsonl, report.html, summary.md and junit.xml.
+    Default: loadtest-results/<time>."""
     overwrite: bool = False
     """Replace the output directory if it exists."""
     max_failure_rate: float = 0.01
@@ -69,36 +97,47 @@ class LoadTestConfig:
     """The verdict fails when the 95th percentile of the gap between tokens is longer."""
     max_itl_p99: str | None = None
     """The verdict fails when the 99th percentile of the gap between tokens is longer."""
+    max_tpot_p50: str | None = None
+    """The verdict fails when the median over requests of the mean time per output token is longer."""
+    max_tpot_p95: str | None = None
+    """The verdict fails when the 95th percentile of the mean time per output token is longer."""
+    max_tpot_p99: str | None = None
+    """The verdict fails when the 99th percentile of the mean time per output token is longer."""
     max_e2e_p50: str | None = None
     """The verdict fails when the median time to the whole answer is longer, such as 2s."""
     max_e2e_p95: str | None = None
     """The verdict fails when the 95th percentile of the time to the whole answer is longer."""
     max_e2e_p99: str | None = None
     """The verdict fails when the 99th percentile of the time to the whole answer is longer."""
+    goodput_ttft: str | None = None
+    """Objective of each request: a time to first token within this counts for goodput."""
+    goodput_tpot: str | None = None
+    """Objective of each request: a mean time per output token within this counts for goodput."""
+    goodput_e2e: str | None = None
+    """Objective of each request: a whole answer within this counts for goodput."""
+    min_goodput: float | None = None
+    """The verdict fails when a smaller share of the requests met all objectives, 0 to 1."""
+    baseline: Path | None = None
+    """Output directory of an earlier run to compare with. The verdict fails when a latency or the tokens per
+    second got worse by more than --max-regression, and chance does not explain it."""
+    max_regression: float = 0.1
+    """How much worse than the baseline is still good: 0.1 is 10 %."""
 
     def __post_init__(self) -> None:
-        if self.protocol not in protocols.names():
-            raise ConfigError(
-                f"protocol: {self.protocol!r} is unknown; known: {', '.join(protocols.names())}"
-            )
-        parse_target(self.url)
-        if not self.model:
-            raise ConfigError("model: the name is empty; give the name the server loads it under")
-        for field, lowest in (("users", 1), ("max_tokens", 1), ("max_requests", 1)):
-            value = getattr(self, field)
-            if value is not None and value < lowest:
-                raise ConfigError(f"{field}: {value} is too small; the least is {lowest}")
-        if self.spawn_rate is not None and not self.spawn_rate > 0:
-            raise ConfigError(f"spawn_rate: {self.spawn_rate} must be above 0")
-        if not 0 <= self.temperature <= 5:
-            raise ConfigError(f"temperature: {self.temperature} is not between 0 and 5")
-        if not 0 <= self.max_failure_rate <= 1:
-            raise ConfigError(
-                f"max_failure_rate: {self.max_failure_rate} is not between 0 and 1 (0.01 is 1 %)"
-            )
-        if self.warmup_ns >= self.duration_ns:
-            raise ConfigError(f"warmup: {self.warmup} leaves nothing of duration: {self.duration} to measure")
-        _ = self.stop_timeout_ns, self.request_timeout_ns, self.latency_limits()
+        if self.users is None:
+            self.users = _USERS if self.arrivals == "closed" else _USERS_OF_OPEN_LOOP
+        if isinstance(self.rate, int | float):
+            self.rate = f"{self.rate:g}"
+        check_workload(self)
+        check_numbers(self)
+        _ = self.stop_timeout_ns, self.request_timeout_ns, self.latency_limits(), self.max_lateness_p99_ns
+        check_arrivals(self)
+
+    @property
+    def user_count(self) -> int:
+        """``users``, with its default filled in."""
+        assert self.users is not None  # since __post_init__
+        return self.users
 
     @property
     def duration_ns(self) -> int:
@@ -111,6 +150,11 @@ class LoadTestConfig:
         return parse_duration(self.warmup, "warmup", allow_zero=True)
 
     @property
+    def cooldown_ns(self) -> int:
+        """``cooldown`` in nanoseconds."""
+        return parse_duration(self.cooldown, "cooldown", allow_zero=True)
+
+    @property
     def stop_timeout_ns(self) -> int:
         """``stop_timeout`` in nanoseconds."""
         return parse_duration(self.stop_timeout, "stop_timeout", allow_zero=True)
@@ -120,13 +164,26 @@ class LoadTestConfig:
         """``request_timeout`` in nanoseconds."""
         return parse_duration(self.request_timeout, "request_timeout")
 
+    @property
+    def max_lateness_p99_ns(self) -> int:
+        """``max_lateness_p99`` in nanoseconds."""
+        return parse_duration(self.max_lateness_p99, "max_lateness_p99")
+
     def latency_limits(self) -> dict[tuple[str, str], int]:
         """Return the limits that are set: (metric, statistic) -> nanoseconds."""
-        limits: dict[tuple[str, str], int] = {}
-        for metric in LIMIT_METRICS:
-            for statistic in LIMIT_STATISTICS:
-                field = f"max_{metric}_{statistic}"
-                text: str | None = getattr(self, field)
-                if text is not None:
-                    limits[metric, statistic] = parse_duration(text, field)
-        return limits
+        names = {(metric, statistic): f"max_{metric}_{statistic}" for metric in LIMIT_METRICS
+                 for statistic in LIMIT_STATISTICS}  # fmt: skip
+        return {
+            key: parse_duration(text, name)
+            for key, name in names.items()
+            if (text := getattr(self, name)) is not None
+        }
+
+    def objectives(self) -> dict[str, int]:
+        """Return the objectives of each request that are set: metric -> nanoseconds."""
+        names = {metric: f"goodput_{metric}" for metric in OBJECTIVE_METRICS}
+        return {
+            metric: parse_duration(text, name)
+            for metric, name in names.items()
+            if (text := getattr(self, name)) is not None
+        }

@@ -56,7 +56,7 @@ class LiveLine:
             self._progress.update(self._task, completed=self._duration_s, note=note)
         elif event["event"] == "status":
             self._statuses.append(event)
-            elapsed_s = min(event["time_ns"] / 1e9, self._duration_s)
+            elapsed_s = min(max(event["time_ns"], 0) / 1e9, self._duration_s)
             request_rate, token_rate = rates(self._statuses)
             note = (
                 f"{elapsed_s:.0f}/{self._duration_s:.0f} s  {event['users']} users  "

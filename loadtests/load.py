@@ -13,17 +13,21 @@ from locust.env import Environment
 from locust.runners import LocalRunner
 
 from loadtests import protocols
+from loadtests.arrivals.schedule import Schedule, head_start_ns, make_schedule
 from loadtests.collector import Collector
 from loadtests.config import LoadTestConfig
-from loadtests.errors import ConfigError
+from loadtests.credentials import read_credentials
+from loadtests.errors import ConfigError, PromptFileError
 from loadtests.measured_user import MeasuredUser
 from loadtests.prompts import load_prompts, shuffled
 from loadtests.session import Session, Workload, attach
+from loadtests.target import parse_targets
 
 __all__ = ["check_limits", "make_load", "workload_of"]
 
 _STATUS_INTERVAL_S = 0.5
 _LOOK_INTERVAL_S = 0.05
+_OF_STREAMS = {"ttft", "itl", "tpot"}
 
 
 def workload_of(config: LoadTestConfig) -> Workload:
@@ -31,13 +35,22 @@ def workload_of(config: LoadTestConfig) -> Workload:
 
     Raises:
         PromptFileError: a line of the prompt file cannot be used.
+        ConfigError: a file of credentials cannot be used.
     """
+    prompts = load_prompts(config.prompts)
+    takes_messages = protocols.user_class(config.protocol).takes_messages
+    if not takes_messages and any(prompt.messages is not None for prompt in prompts):
+        raise PromptFileError(
+            f"{config.prompts}: it holds conversations, and protocol {config.protocol} takes texts alone; "
+            "choose --protocol openai_chat"
+        )
     return Workload(
         model=config.model,
-        prompts=shuffled(load_prompts(config.prompts), config.seed),
+        prompts=shuffled(prompts, config.seed),
         max_tokens=config.max_tokens,
         temperature=config.temperature,
         request_timeout_s=config.request_timeout_ns / 1e9,
+        credentials=read_credentials(config),
     )
 
 
@@ -47,10 +60,11 @@ def check_limits(config: LoadTestConfig, user_class: type[MeasuredUser]) -> None
     Raises:
         ConfigError: a limit on tokens, and a protocol that does not stream.
     """
-    if not user_class.streams and any(metric in ("ttft", "itl") for metric, _ in config.latency_limits()):
+    limited = {metric for metric, _ in config.latency_limits()} | set(config.objectives())
+    if not user_class.streams and limited & _OF_STREAMS:
         raise ConfigError(
             f"protocol {config.protocol} does not stream, so there is no time to first token or between "
-            "tokens; drop the limits --max-ttft-* and --max-itl-*, or choose --protocol generate_stream"
+            "tokens; drop the limits on ttft, itl and tpot, or choose --protocol generate_stream"
         )
 
 
@@ -71,8 +85,12 @@ def make_load(
     """
     user_class = protocols.user_class(config.protocol)
     check_limits(config, user_class)
-    workload = workload_of(config)
-    report({"event": "ready", "server": user_class.preflight(config.url, config.model)})
+    workload, schedule = workload_of(config), make_schedule(config)
+    servers = [
+        user_class.preflight(target, config.model, workload.credentials)
+        for target in parse_targets(config.url)
+    ]
+    report({"event": "ready", "server": servers[0]})
     with records.open("w", encoding="utf-8") as sink:
         collector = Collector(sink)
         environment = Environment(
@@ -81,30 +99,42 @@ def make_load(
             stop_timeout=config.stop_timeout_ns / 1e9,
             catch_exceptions=False,
         )
-        attach(environment, Session(workload, collector, config.max_requests))
+        session = Session(
+            workload, collector, config.max_requests, schedule=None if schedule is None else schedule.times_ns
+        )
+        attach(environment, session)
         runner = environment.create_local_runner()
         cpu_before_s = time.process_time()
-        collector.origin_ns = time.perf_counter_ns()
-        runner.start(config.users, spawn_rate=config.spawn_rate or config.users)
+        collector.begin_in(0 if schedule is None else head_start_ns(config.user_count))
+        session.begin()
+        runner.start(config.user_count, spawn_rate=config.spawn_rate or config.user_count)
         status = gevent.spawn(_report_status, runner, collector, report)
-        ended_by = _wait_for_end(config, runner, collector, stop)
+        ended_by = _wait_for_end(config, schedule, runner, collector, stop)
         end_ns = collector.now()
+        session.close()
         report({"event": "stopping", "in_flight": collector.in_flight})
         runner.quit()
         status.kill()
-    if ended_by == "max_requests" and collector.last_end_ns:
+    if ended_by in ("max_requests", "schedule") and collector.last_end_ns:
         end_ns = min(end_ns, collector.last_end_ns)
     report(_status(runner, collector))
     cpu_s = time.process_time() - cpu_before_s
     report({"event": "done", "end_ns": end_ns, "ended_by": ended_by, "cpu_seconds": cpu_s})
 
 
-def _wait_for_end(config: LoadTestConfig, runner: LocalRunner, collector: Collector, stop: Event) -> str:
+def _wait_for_end(
+    config: LoadTestConfig, schedule: Schedule | None, runner: LocalRunner, collector: Collector, stop: Event
+) -> str:
     spawned = False
+    # A process with a rate goes on until the duration is over, also after its last arrival.
+    open_ended = schedule is not None and not schedule.ends_early and config.max_requests is None
     while (left_s := (config.duration_ns - collector.now()) / 1e9) > 0:
         spawned = spawned or runner.user_count > 0
-        if spawned and runner.user_count == 0:
-            return "max_requests"
+        if spawned and runner.user_count == 0 and not open_ended:
+            reached = (
+                config.max_requests is not None and collector.ok + collector.failed >= config.max_requests
+            )
+            return "max_requests" if schedule is None or reached else "schedule"
         if stop.wait(min(left_s, _LOOK_INTERVAL_S)):
             return "interrupt"
     return "duration"

@@ -5,6 +5,7 @@
     trimaran-locust --host http://127.0.0.1:8000                      # opens Locust's web UI
     trimaran-locust --host grpc://127.0.0.1:8001 --protocol grpc
     trimaran-locust --headless -u 16 -r 16 -t 30s -s 10 --results out/run-1 --max-ttft-p95 800ms
+    trimaran-locust --headless --arrivals poisson --rate 20 -t 30s -s 10 --results out/run-2
     trimaran-locust --headless ... --processes 4                      # a master and 4 workers here
     trimaran-locust --headless ... --master --expect-workers 2        # and elsewhere, twice:
     trimaran-locust --worker --master-host HOST
@@ -13,8 +14,12 @@ Set Locust's ``-s`` (``--stop-timeout``), or requests in flight at the end are c
 ``--results`` the end of each test writes results.json, requests.jsonl and report.html there, as
 ``trimaran loadtest`` does; a master does it for all workers, which take their settings from it.
 
+In an open loop (``--arrivals``) ``-u`` is the most requests in flight; leave ``-u`` and ``-r`` out and enough
+users are there from the beginning.
+
 Exit code: 1 when a limit is broken (``--max-failure-rate`` always is one), 3 when the limits hold but
-a worker was lost, so that the load was less than asked for. Else Locust's own rule: 0, or
+a worker was lost, so that the load was less than asked for, 4 when requests of an open loop were sent
+too late (``--max-lateness-p99``), so that no number counts. Else Locust's own rule: 0, or
 ``--exit-code-on-error`` (1) when any request failed; with ``--exit-code-on-error 0`` only the limits count.
 """
 
@@ -35,7 +40,7 @@ from locust.runners import MasterRunner, WorkerRunner  # noqa: E402
 from loadtests import protocols  # noqa: E402
 from loadtests.errors import LoadTestError  # noqa: E402
 from loadtests.stock import StockRun  # noqa: E402
-from loadtests.stock_options import add_options  # noqa: E402
+from loadtests.stock_options import add_options, config_from_options  # noqa: E402
 from loadtests.workers.master import MasterRun  # noqa: E402
 from loadtests.workers.worker import WorkerRun  # noqa: E402
 
@@ -62,6 +67,10 @@ def _listen(environment: Any, **_: Any) -> None:
     elif isinstance(runner, MasterRunner):
         kind = MasterRun
     try:
+        if options.arrivals != "closed" and not worker:
+            # All users at once, and enough of them: an open loop must not wait for a free one.
+            options.num_users = config_from_options(options).user_count
+            options.spawn_rate = options.spawn_rate or options.num_users
         kind(environment).listen()
     except LoadTestError as error:
         raise SystemExit(f"loadtests: {error}") from error

@@ -10,22 +10,25 @@ from locust.env import Environment
 from locust.exception import StopUser
 
 from loadtests.answer import Answer
+from loadtests.credentials import Credentials
 from loadtests.failures import RequestFailed
 from loadtests.prompts import Prompt
 from loadtests.record import Record
 from loadtests.session import session_of
+from loadtests.target import Target, parse_targets
 
 __all__ = ["MeasuredUser"]
 
 # After a failure a user waits this long, so a server that refuses at once is not hammered in a
-# busy loop that would measure nothing but this machine's speed.
+# busy loop that would measure nothing but this machine's speed. An open loop has its own pace.
 FAILURE_PAUSE_S = 0.1
 
 
 class MeasuredUser(User):
     """Base of the users in ``users/``. A protocol implements ``preflight`` and ``send``.
 
-    The loop is closed: a user sends its next request when it has the answer to the last one.
+    In a closed loop a user sends its next request when it has the answer to the last one. In an open loop
+    (``arrivals/``) users wait for the arrivals of a schedule, and a free one sends each when it is due.
     """
 
     abstract = True
@@ -35,15 +38,20 @@ class MeasuredUser(User):
     """Short name of the protocol for Locust's tables, such as ``SSE``."""
     streams: ClassVar[bool]
     """Whether tokens arrive one by one, so that TTFT and ITL exist."""
+    takes_messages: ClassVar[bool] = True
+    """Whether a prompt may be a conversation."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         self.session = session_of(environment)
         self.workload = self.session.workload
         self.number = self.session.new_user()
+        self.targets = parse_targets(self.host or "")
+        self.target = self.targets[0]
+        """Where the current request goes. Requests take the targets in turn."""
 
     @classmethod
-    def preflight(cls, url: str, model: str) -> dict[str, Any]:
+    def preflight(cls, target: Target, model: str, credentials: Credentials) -> dict[str, Any]:
         """Check that the endpoint answers and the model is ready; return facts for the report.
 
         Raises:
@@ -53,7 +61,7 @@ class MeasuredUser(User):
         raise NotImplementedError
 
     def send(self, prompt: Prompt, answer: Answer) -> None:
-        """Send one request and feed every response to ``answer``.
+        """Send one request to ``self.target`` and feed every response to ``answer``.
 
         Raises:
             RequestFailed: the request failed.
@@ -61,18 +69,21 @@ class MeasuredUser(User):
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Drop the connection after a request that did not end well."""
+        """Drop the connection to ``self.target`` after a request that did not end well."""
 
     @task
     def generate(self) -> None:
         """Send one request, record it, tell Locust."""
-        prompt = self.session.take()
-        if prompt is None:
+        turn = self.session.take()
+        if turn is None:
             raise StopUser
-        collector = self.session.collector
+        prompt, collector = turn.prompt, self.session.collector
+        target = turn.place % len(self.targets)
+        self.target = self.targets[target]
         record = Record(
-            start_ns=collector.now(), user=self.number, prompt=prompt.index, streamed=self.streams
-        )
+            start_ns=collector.now(), user=self.number, prompt=prompt.index, streamed=self.streams,
+            intended_ns=turn.intended_ns, ready_ns=turn.ready_ns, target=target,
+        )  # fmt: skip
         answer = Answer(record, collector)
         failure: RequestFailed | None = None
         collector.in_flight += 1
@@ -89,7 +100,7 @@ class MeasuredUser(User):
                 self.reset()
             collector.add(record)
         self._tell_locust(record, answer, failure)
-        if failure is not None:
+        if failure is not None and turn.intended_ns is None:
             gevent.sleep(FAILURE_PAUSE_S)
 
     def _send_within_limit(self, prompt: Prompt, answer: Answer) -> RequestFailed | None:
@@ -98,7 +109,7 @@ class MeasuredUser(User):
         try:
             with gevent.Timeout(limit_s, late):
                 self.send(prompt, answer)
-                answer.check_complete()
+                answer.check_complete(self.workload.max_tokens)
         except RequestFailed as failed:
             return failed
         except Exception as error:  # a bug of ours: counted and shown, never swallowed by Locust's log
@@ -109,7 +120,7 @@ class MeasuredUser(User):
         self.environment.events.request.fire(
             request_type=self.label,
             name=self.workload.model,
-            response_time=(record.end_ns - record.start_ns) / 1e6,  # Locust counts milliseconds
+            response_time=(record.end_ns - record.asked_ns) / 1e6,  # Locust counts milliseconds
             response_length=answer.text_bytes,
             exception=failure,
             context={},

@@ -1,30 +1,39 @@
-"""From raw records to the numbers of a run."""
+"""From raw records to the numbers of a run, in one pass: a long run takes no more memory than a short one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from loadtests.failures import FAILURE_KINDS
 from loadtests.metrics.catalog import request_metrics, run_metrics
+from loadtests.metrics.distribution import Distribution, Summary
 from loadtests.metrics.metric import Window
-from loadtests.metrics.percentiles import Summary, summarize
 from loadtests.record import Record
-from loadtests.series import Bucket, per_second
+from loadtests.series import Bucket, Series
 
 __all__ = ["FailureGroup", "Measurement", "measure"]
 
 _EXAMPLES_PER_KIND = 3
+_OUTCOMES = ("ok", "failed", "cut", "unsent")
 
 
-@dataclass(frozen=True)
+@dataclass
 class FailureGroup:
     """All failures of one kind."""
 
     kind: str
-    count: int
-    examples: list[tuple[int, str]]
+    count: int = 0
+    examples: list[tuple[int, str]] = field(default_factory=list)
     """(start in nanoseconds, what was said); different texts, the first of each."""
+
+    def add(self, record: Record) -> None:
+        """Take one failure."""
+        self.count += 1
+        text = record.detail or ""
+        if len(self.examples) < _EXAMPLES_PER_KIND and all(text != said for _, said in self.examples):
+            self.examples.append((record.start_ns, text))
 
 
 @dataclass(frozen=True)
@@ -33,62 +42,66 @@ class Measurement:
 
     window: Window
     counts: dict[str, int]
-    """Requests: ``ok``, ``failed``, ``cut`` (started in the window) and ``warmup`` (before it)."""
-    samples: dict[str, list[int]]
-    """Request metric tag -> sorted samples."""
-    summaries: dict[str, Summary | None]
-    """Request metric tag -> distribution, None without a sample."""
+    """Requests: ``ok``, ``failed``, ``cut``, ``unsent``, of the window; ``warmup`` and ``cooldown``."""
+    distributions: dict[str, Distribution]
+    """Request metric tag -> all its samples."""
     totals: dict[str, float | None]
     """Run metric tag -> number."""
     failures: list[FailureGroup]
     series: list[Bucket]
+    summaries: dict[str, Summary | None]
+    """Request metric tag -> distribution in a few numbers, None without a sample."""
 
 
 def measure(
-    records: Sequence[Record], *, warmup_ns: int, end_ns: int, user_counts: Sequence[tuple[int, int]]
+    records: Iterable[Record],
+    *,
+    warmup_ns: int,
+    end_ns: int,
+    user_counts: Sequence[tuple[int, int]],
+    cooldown_ns: int = 0,
+    objectives: Mapping[str, int] | None = None,
 ) -> Measurement:
     """Compute every metric.
 
-    Latencies are of the successful requests that *started* in the window, also of those whose
-    answer ended after it. Rates count what *happened* in the window.
+    Latencies are of the successful requests that were *asked for* in the window (in an open loop: by their
+    intended start), also of those whose answer ended after it. Rates count what *happened* in the window.
 
     Args:
-        records: all requests of the run.
+        records: all requests of the run; read once.
         warmup_ns: start of the window.
-        end_ns: end of the window, in nanoseconds since the load began.
+        end_ns: end of the load, in nanoseconds since it began.
         user_counts: (nanoseconds, users running) over the run.
+        cooldown_ns: how long before ``end_ns`` the window ends.
+        objectives: for goodput: tag of a request metric -> most nanoseconds a request may take.
     """
-    window = Window(warmup_ns, max(end_ns, warmup_ns))
-    measured = [record for record in records if record.start_ns >= warmup_ns]
-    ok = [record for record in measured if record.outcome == "ok"]
-    samples = {
-        metric.tag: sorted(sample for record in ok for sample in metric.samples(record))
-        for metric in request_metrics()
-    }
+    window = Window(warmup_ns, max(end_ns - cooldown_ns, warmup_ns), cooldown=cooldown_ns > 0)
+    counts: Counter[str] = Counter()
+    per_request = {metric: Distribution() for metric in request_metrics()}
+    per_run = [metric(window, objectives or {}) for metric in run_metrics()]
+    failures: dict[str, FailureGroup] = {}
+    series = Series(max(end_ns, warmup_ns))
+    for record in records:
+        series.add(record)
+        for total in per_run:
+            total.add(record)
+        place = window.place(record)
+        if place != "measured":
+            counts[place] += 1
+            continue
+        counts[record.outcome] += 1
+        for metric, distribution in per_request.items():
+            if record.outcome in metric.outcomes:
+                for sample in metric.samples(record):
+                    distribution.add(sample)
+        if record.failure is not None:
+            failures.setdefault(record.failure, FailureGroup(record.failure)).add(record)
     return Measurement(
         window=window,
-        counts={
-            "ok": len(ok),
-            "failed": sum(record.outcome == "failed" for record in measured),
-            "cut": sum(record.outcome == "cut" for record in measured),
-            "warmup": len(records) - len(measured),
-        },
-        samples=samples,
-        summaries={tag: summarize(values) for tag, values in samples.items()},
-        totals={metric.tag: metric.value(records, window) for metric in run_metrics()},
-        failures=_group_failures(measured),
-        series=per_second(records, user_counts, window.end_ns),
+        counts={name: counts[name] for name in (*_OUTCOMES, "warmup", "cooldown")},
+        distributions={metric.tag: found for metric, found in per_request.items()},
+        totals={total.tag: total.value() for total in per_run},
+        failures=[failures[kind] for kind in FAILURE_KINDS if kind in failures],
+        series=series.buckets(user_counts),
+        summaries={metric.tag: found.summary() for metric, found in per_request.items()},
     )
-
-
-def _group_failures(records: Sequence[Record]) -> list[FailureGroup]:
-    groups: list[FailureGroup] = []
-    for kind in FAILURE_KINDS:
-        of_kind = [record for record in records if record.failure == kind]
-        texts: dict[str, int] = {}
-        for record in of_kind:
-            texts.setdefault(record.detail or "", record.start_ns)
-        if of_kind:
-            examples = [(start_ns, text) for text, start_ns in texts.items()][:_EXAMPLES_PER_KIND]
-            groups.append(FailureGroup(kind, len(of_kind), examples))
-    return groups

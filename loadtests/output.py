@@ -11,7 +11,9 @@ from pathlib import Path
 
 from loadtests.errors import OutputError
 
-__all__ = ["check_free", "default_output", "output_directory"]
+__all__ = ["RECORDS_NAME", "check_free", "default_output", "output_directory"]
+
+RECORDS_NAME = "requests.jsonl"
 
 
 def default_output(now: datetime) -> Path:

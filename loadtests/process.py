@@ -39,7 +39,7 @@ class LoadRun:
     end_ns: int = 0
     """When the measured window ended."""
     ended_by: str = ""
-    """``duration``, ``max_requests``, or ``interrupt`` (Ctrl-C)."""
+    """``duration``, ``max_requests``, ``schedule`` (a trace was over), or ``interrupt`` (Ctrl-C)."""
     cpu_seconds: float = 0.0
     """Processor time that making the load took, of all processes."""
     workers: list[dict[str, object]] = field(default_factory=list)

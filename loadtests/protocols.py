@@ -1,8 +1,9 @@
 """The registry of protocols: every file in ``users/`` is one.
 
 The name is the file's, without the server's prefix: ``users/triton_generate_stream.py`` is
-``generate_stream``. Each file defines one concrete subclass of ``MeasuredUser``. Names are read off
-the folder, so the command line knows them without importing Locust.
+``generate_stream``, ``users/openai_chat.py`` is ``openai_chat``. Each file defines one concrete
+subclass of ``MeasuredUser``. Names are read off the folder, so the command line knows them without
+importing Locust.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import loadtests.users
 if TYPE_CHECKING:
     from loadtests.measured_user import MeasuredUser
 
-__all__ = ["names", "user_class"]
+__all__ = ["name_of", "names", "user_class"]
 
 _SERVER_PREFIX = "triton_"
 
@@ -25,12 +26,18 @@ _SERVER_PREFIX = "triton_"
 @cache
 def _modules() -> dict[str, str]:
     found = (module.name for module in pkgutil.iter_modules(loadtests.users.__path__))
-    return {name.removeprefix(_SERVER_PREFIX): f"loadtests.users.{name}" for name in sorted(found)}
+    named = {name.removeprefix(_SERVER_PREFIX): f"loadtests.users.{name}" for name in found}
+    return dict(sorted(named.items()))
 
 
 def names() -> tuple[str, ...]:
     """Return the names that ``--protocol`` takes."""
     return tuple(_modules())
+
+
+def name_of(user: type[MeasuredUser]) -> str:
+    """Return what ``--protocol`` calls a user."""
+    return next(name for name, module in _modules().items() if module == user.__module__)
 
 
 def user_class(name: str) -> type[MeasuredUser]:

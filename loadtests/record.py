@@ -22,15 +22,16 @@ class Record:
     start_ns: int
     """When it was sent. In a closed loop that is also when it was meant to be sent."""
     user: int
-    """Number of the simulated user, from 0."""
+    """Number of the simulated user, from 0; -1 where none was free to send it."""
     prompt: int
     """Index of the prompt in its file, from 0."""
     streamed: bool
     """Whether tokens were visible one by one. If not, there is no time to first token."""
     end_ns: int = 0
     """When the last byte was seen, or the failure."""
-    outcome: Literal["ok", "failed", "cut"] = "cut"
-    """``cut``: still in flight when the run ended; neither a success nor a failure."""
+    outcome: Literal["ok", "failed", "cut", "unsent"] = "cut"
+    """``cut``: still in flight when the run ended; neither a success nor a failure. ``unsent``: it was due in
+    an open loop, but until the end of the run no user was free to send it; ``start_ns`` is that end."""
     failure: str | None = None
     """Kind of failure (``failures.py``), if it failed."""
     detail: str | None = None
@@ -43,6 +44,23 @@ class Record:
     """``stop``, ``length``... as the model says it at the end."""
     prompt_tokens: int | None = None
     """Tokens of the prompt, as the model counts them."""
+    completion_tokens: int | None = None
+    """Tokens of the answer, as the model counts them at the end."""
+    intended_ns: int | None = None
+    """When the schedule of an open loop wanted it sent; None in a closed loop."""
+    ready_ns: int | None = None
+    """When a user was free to send it: ``intended_ns`` where one waited; None in a closed loop."""
+    target: int = 0
+    """Which of the URLs it was sent to, from 0."""
+
+    @property
+    def asked_ns(self) -> int:
+        """When a client of the endpoint would have asked: latencies count from here.
+
+        In an open loop that is the intended start, so a request that had to wait in the load generator,
+        because the answers before it were slow, counts that wait (no coordinated omission).
+        """
+        return self.start_ns if self.intended_ns is None else self.intended_ns
 
     @property
     def output_tokens(self) -> int:

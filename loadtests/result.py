@@ -8,22 +8,30 @@
     server             name and version of the server, loaded versions of the model
     machine            the machine that made the load: cpu, cores, memory, system, versions
     window             start_ns, end_ns since the load began; seconds; ended_by (duration | max_requests |
-                       interrupt)
-    requests           ok, failed, cut (in flight at the end), warmup (started before the window)
-    metrics            per request metric: header, unit (ns | tokens), and count, mean, min, p50, p90,
-                       p95, p99, max; null where there is no sample
+                       schedule | interrupt)
+    requests           ok, failed, cut (in flight at the end), unsent (due in an open loop, but no user was
+                       free until the end), warmup and cooldown (asked for before and after the window)
+    metrics            per request metric (ttft, itl, tpot, e2e, lateness, queueing_delay, output_tokens,
+                       prompt_tokens): header, unit (ns | tokens), count, mean, min, p50, p90, p95, p99,
+                       p999 (99.9), max and histogram (an HdrHistogram: V2, compressed, base64); null
+                       where there is no sample
     totals             per run metric: header, unit and value (null where undefined):
-                       output_tokens_per_second, requests_per_second, failure_rate
+                       output_tokens_per_second, output_tokens_per_second_per_user,
+                       prompt_tokens_per_second, requests_per_second, failure_rate, goodput,
+                       goodput_requests_per_second
     failures           per kind: kind, meaning, count, examples [start_ns, detail]
     series             per second: start_s, seconds, users, in_flight, requests, failures, output_tokens
-    load_generator     cpu_seconds of all processes, and cpu_ms_per_1k_tokens (null without tokens);
-                       workers [name, index, requests, cpu_seconds, clock_shift_ns, finished], empty for
-                       one process
+    load_generator     cpu_seconds of all processes, cpu_cores they kept busy on average (null for a load of
+                       no length) and cpu_ms_per_1k_tokens (null without tokens); workers
+                       [name, index, requests, cpu_seconds, clock_shift_ns, finished], empty for one process
     notes              what made the load another one than was asked for, such as a lost worker
-    verdict            passed, reasons, checks [name, setting, limit, measured, unit, passed]
+    verdict            outcome (passed | failed | invalid), passed, reasons, invalid (those of the reasons
+                       that make the run invalid), checks [name, setting, limit, measured, unit, at_least,
+                       passed], comparisons with the baseline [name, unit, baseline, measured, change, low,
+                       high, limit, passed]
 
-Times are integer nanoseconds unless the key says seconds. Percentiles are exact (nearest rank).
-``requests.jsonl`` beside it has the raw records (``record.py``).
+Times are integer nanoseconds unless the key says seconds. Percentiles are nearest-rank, at most 0.1 % below a
+sample (``metrics/distribution.py``). ``requests.jsonl`` beside it has the raw records (``record.py``).
 """
 
 from __future__ import annotations
@@ -50,13 +58,13 @@ class LoadTestResult:
     verdict: Verdict
     measurement: Measurement
     output: Path
-    """Directory of the three files below."""
+    """Directory of the files below."""
     interrupted: bool = False
     """Whether the load was cut short; the verdict is then of the part that ran."""
 
     @property
     def passed(self) -> bool:
-        """Whether every limit holds; the command's exit code is 1 when it is false."""
+        """Whether every limit holds; the command's exit code is 1 when it is false, 4 for an invalid run."""
         return self.verdict.passed
 
     @property
@@ -68,6 +76,16 @@ class LoadTestResult:
     def report_html(self) -> Path:
         """The report for people."""
         return self.output / "report.html"
+
+    @property
+    def summary_md(self) -> Path:
+        """The verdict and the figures, for a pull request."""
+        return self.output / "summary.md"
+
+    @property
+    def junit_xml(self) -> Path:
+        """The verdict as test cases, for a CI."""
+        return self.output / "junit.xml"
 
     @property
     def requests_jsonl(self) -> Path:
@@ -92,7 +110,9 @@ class LoadTestResult:
         lines += [
             f"{group.count} x {group.kind}: {group.examples[0][1]}" for group in self.measurement.failures
         ]
-        lines.append("passed" if self.passed else "FAILED: " + "; ".join(self.verdict.reasons))
+        lines.append(
+            "passed" if self.passed else f"{self.verdict.outcome.upper()}: " + "; ".join(self.verdict.reasons)
+        )
         lines.append(f"report: {self.report_html}")
         return "\n".join(lines)
 
@@ -112,6 +132,7 @@ def results_dict(
 ) -> dict[str, Any]:
     """Return the content of ``results.json``."""
     tokens = sum(bucket.output_tokens for bucket in measurement.series)
+    seconds = sum(bucket.seconds for bucket in measurement.series)
     window = measurement.window
     summaries = measurement.summaries
     return {
@@ -153,6 +174,7 @@ def results_dict(
         "series": [bucket.as_dict() for bucket in measurement.series],
         "load_generator": {
             "cpu_seconds": round(cpu_seconds, 3),
+            "cpu_cores": round(cpu_seconds / seconds, 3) if seconds else None,
             "cpu_ms_per_1k_tokens": round(1e6 * cpu_seconds / tokens, 3) if tokens else None,
             "workers": workers,
         },

@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from loadtests.arrivals.schedule import make_schedule
+from loadtests.comparison import Comparison
 from loadtests.config import LoadTestConfig
 from loadtests.config_json import config_to_json
+from loadtests.credentials import read_credentials
 from loadtests.machine import machine_facts
 from loadtests.measurement import Measurement, measure
-from loadtests.output import check_free, default_output, output_directory
+from loadtests.output import RECORDS_NAME, check_free, default_output, output_directory
 from loadtests.process import LoadRun, run_child
 from loadtests.prompts import load_prompts
 from loadtests.record import read_records
+from loadtests.report.junit import junit_xml
+from loadtests.report.markdown import markdown_summary
 from loadtests.report.page import render_report
 from loadtests.result import LoadTestResult, results_dict
 from loadtests.slo import Verdict, judge
+from loadtests.validity import lateness_problems
 
-__all__ = ["RECORDS_NAME", "judge_measurement", "run_load_test", "write_everything"]
+__all__ = ["check_files", "judge_measurement", "run_load_test", "write_everything"]
 
 logger = logging.getLogger(__name__)
-RECORDS_NAME = "requests.jsonl"
 
 
 def run_load_test(config: LoadTestConfig) -> LoadTestResult:
-    """Run the load test and write ``results.json``, ``requests.jsonl`` and ``report.html``.
+    """Run the load test and write ``results.json``, ``requests.jsonl``, ``report.html`` and two summaries.
 
     The load is made by Locust in a process of its own. The caller decides what a failed verdict
     means; nothing is raised for it.
 
     Raises:
-        LoadTestError: a setting, the prompts, the endpoint or the output cannot be used. Nothing
+        LoadTestError: a setting, a file it names, the endpoint or the output cannot be used. Nothing
             is written then.
     """
-    load_prompts(config.prompts)  # a typing error in line 900 should not wait for the endpoint
+    check_files(config)
     started = datetime.now(UTC)
     target = config.output or default_output(started.astimezone())
     check_free(target, overwrite=config.overwrite)
@@ -47,13 +53,35 @@ def run_load_test(config: LoadTestConfig) -> LoadTestResult:
     return replace(result, output=target)
 
 
+def check_files(config: LoadTestConfig) -> None:
+    """Read every file that the settings name: a typing error in line 900 should not wait for the endpoint.
+
+    Raises:
+        LoadTestError: one of them cannot be used.
+    """
+    load_prompts(config.prompts)
+    read_credentials(config)
+    make_schedule(config)
+    if config.baseline is not None:
+        from loadtests.baseline import read_baseline
+
+        read_baseline(config)
+
+
 def write_everything(
     directory: Path, config: LoadTestConfig, run: LoadRun, started: datetime
 ) -> LoadTestResult:
-    """Measure the records in ``directory``, judge them, write ``results.json`` and ``report.html`` there."""
-    records = list(read_records(directory / RECORDS_NAME))
-    measurement = measure(records, warmup_ns=config.warmup_ns, end_ns=run.end_ns, user_counts=run.user_counts)
-    verdict = judge_measurement(config, measurement)
+    """Measure the records in ``directory``, judge them, and write everything else there."""
+    measurement = measure(
+        read_records(directory / RECORDS_NAME),
+        warmup_ns=config.warmup_ns,
+        end_ns=run.end_ns,
+        user_counts=run.user_counts,
+        cooldown_ns=config.cooldown_ns,
+        objectives=config.objectives(),
+    )
+    comparisons, problems = _compare(config, directory / RECORDS_NAME, measurement)
+    verdict = judge_measurement(config, measurement, comparisons, problems)
     results = results_dict(
         measurement,
         verdict,
@@ -68,16 +96,52 @@ def write_everything(
     )
     text = json.dumps(results, indent=2, ensure_ascii=False)
     (directory / "results.json").write_text(text + "\n", encoding="utf-8")
-    (directory / "report.html").write_text(render_report(results, measurement.samples), encoding="utf-8")
+    page = render_report(results, measurement.distributions)
+    (directory / "report.html").write_text(page, encoding="utf-8")
+    (directory / "summary.md").write_text(markdown_summary(results), encoding="utf-8")
+    (directory / "junit.xml").write_text(junit_xml(results), encoding="utf-8")
     return LoadTestResult(verdict, measurement, directory, interrupted=run.ended_by == "interrupt")
 
 
-def judge_measurement(config: LoadTestConfig, measurement: Measurement) -> Verdict:
-    """Hold the limits of ``config`` against a measurement."""
+def judge_measurement(
+    config: LoadTestConfig,
+    measurement: Measurement,
+    comparisons: Sequence[Comparison] = (),
+    problems: Sequence[str] = (),
+) -> Verdict:
+    """Hold the limits of ``config`` against a measurement.
+
+    Args:
+        config: the settings.
+        measurement: the numbers.
+        comparisons: with the baseline.
+        problems: why the run does not count, beside its lateness.
+    """
     return judge(
         config.latency_limits(),
         config.max_failure_rate,
         measurement.summaries,
         measurement.totals["failure_rate"],
         measurement.counts["ok"],
+        min_goodput=config.min_goodput,
+        goodput=measurement.totals["goodput"],
+        invalid=[*lateness_problems(config, measurement), *problems],
+        comparisons=comparisons,
     )
+
+
+def _compare(
+    config: LoadTestConfig, records: Path, measurement: Measurement
+) -> tuple[list[Comparison], list[str]]:
+    """Return the comparisons with the baseline, or why there are none although one is named."""
+    if config.baseline is None:
+        return [], []
+    from loadtests.baseline import compare, read_baseline
+
+    baseline = read_baseline(config)
+    assert baseline is not None
+    found = compare(baseline, read_records(records), measurement, config.max_regression)
+    if found:
+        return found, []
+    answered = measurement.counts["ok"]
+    return [], [f"the run is invalid: {answered} answered requests are too few to compare with the baseline"]

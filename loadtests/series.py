@@ -9,7 +9,7 @@ from itertools import pairwise
 from loadtests.durations import NS_PER_SECOND
 from loadtests.record import Record
 
-__all__ = ["Bucket", "per_second"]
+__all__ = ["Bucket", "Series"]
 
 
 @dataclass
@@ -36,49 +36,51 @@ class Bucket:
         return asdict(self)
 
 
-def per_second(
-    records: Sequence[Record], user_counts: Sequence[tuple[int, int]], end_ns: int
-) -> list[Bucket]:
-    """Return the buckets from 0 to ``end_ns``.
+class Series:
+    """The buckets from 0 to the end of the load, filled record by record.
 
     Args:
-        records: all requests, warm-up included.
-        user_counts: (nanoseconds since the load began, users running), in order.
         end_ns: end of the load.
     """
-    count = max(1, round(end_ns / NS_PER_SECOND))
-    edges = [second * NS_PER_SECOND for second in range(count)] + [max(end_ns, 1)]
-    buckets = [
-        Bucket(low / 1e9, (high - low) / 1e9, users=0, in_flight=0.0, requests=0, failures=0, output_tokens=0)
-        for low, high in pairwise(edges)
-    ]
-    for record in records:
-        _add(record, buckets, edges, end_ns)
-    _fill_users(buckets, user_counts, edges)
-    for bucket in buckets:
-        bucket.in_flight = round(bucket.in_flight, 3)
-    return buckets
 
+    def __init__(self, end_ns: int) -> None:
+        count = max(1, round(end_ns / NS_PER_SECOND))
+        self._end_ns = end_ns
+        self._edges = [second * NS_PER_SECOND for second in range(count)] + [max(end_ns, 1)]
+        self._buckets = [
+            Bucket(
+                low / 1e9, (high - low) / 1e9, users=0, in_flight=0.0, requests=0, failures=0, output_tokens=0
+            )
+            for low, high in pairwise(self._edges)
+        ]
 
-def _add(record: Record, buckets: list[Bucket], edges: list[int], end_ns: int) -> None:
-    last = len(buckets) - 1
-    for seen_ns, tokens in zip(record.chunk_ns, record.chunk_tokens, strict=True):
-        if seen_ns <= end_ns:
-            buckets[min(seen_ns // NS_PER_SECOND, last)].output_tokens += tokens
-    if record.end_ns <= end_ns:
-        bucket = buckets[min(record.end_ns // NS_PER_SECOND, last)]
-        bucket.requests += record.outcome == "ok"
-        bucket.failures += record.outcome == "failed"
-    first = min(record.start_ns // NS_PER_SECOND, last)
-    for index in range(first, min(record.end_ns // NS_PER_SECOND, last) + 1):
-        overlap = min(record.end_ns, edges[index + 1]) - max(record.start_ns, edges[index])
-        buckets[index].in_flight += max(overlap, 0) / (edges[index + 1] - edges[index])
+    def add(self, record: Record) -> None:
+        """Take one request; all are given, warm-up included."""
+        buckets, edges, end_ns = self._buckets, self._edges, self._end_ns
+        last = len(buckets) - 1
+        for seen_ns, tokens in zip(record.chunk_ns, record.chunk_tokens, strict=True):
+            if seen_ns <= end_ns:
+                buckets[min(seen_ns // NS_PER_SECOND, last)].output_tokens += tokens
+        if record.end_ns <= end_ns:
+            bucket = buckets[min(record.end_ns // NS_PER_SECOND, last)]
+            bucket.requests += record.outcome == "ok"
+            bucket.failures += record.outcome == "failed"
+        first = min(record.start_ns // NS_PER_SECOND, last)
+        for index in range(first, min(record.end_ns // NS_PER_SECOND, last) + 1):
+            overlap = min(record.end_ns, edges[index + 1]) - max(record.start_ns, edges[index])
+            buckets[index].in_flight += max(overlap, 0) / (edges[index + 1] - edges[index])
 
+    def buckets(self, user_counts: Sequence[tuple[int, int]]) -> list[Bucket]:
+        """Return the filled buckets.
 
-def _fill_users(buckets: list[Bucket], user_counts: Sequence[tuple[int, int]], edges: list[int]) -> None:
-    position, users = 0, 0
-    for index, bucket in enumerate(buckets):
-        while position < len(user_counts) and user_counts[position][0] <= edges[index + 1]:
-            users = user_counts[position][1]
-            position += 1
-        bucket.users = users
+        Args:
+            user_counts: (nanoseconds since the load began, users running), in order.
+        """
+        position, users = 0, 0
+        for index, bucket in enumerate(self._buckets):
+            while position < len(user_counts) and user_counts[position][0] <= self._edges[index + 1]:
+                users = user_counts[position][1]
+                position += 1
+            bucket.users = users
+            bucket.in_flight = round(bucket.in_flight, 3)
+        return self._buckets

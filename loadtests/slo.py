@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
+from loadtests.comparison import Comparison
 from loadtests.durations import format_duration
-from loadtests.metrics.percentiles import Summary
+from loadtests.metrics.distribution import Summary
 
 __all__ = ["Check", "Verdict", "judge"]
 
@@ -20,22 +22,29 @@ class Check:
     setting: str
     """The option that set the limit, such as ``--max-ttft-p95``."""
     limit: float
-    """Largest value that passes: nanoseconds, or a share for the failure rate."""
+    """Largest value that passes, or the smallest: nanoseconds, or a share."""
     measured: float | None
     """What was measured; None when there was no sample, which does not pass."""
     unit: str
     """``ns`` or ``share``."""
+    at_least: bool = False
+    """Whether ``limit`` is the smallest value that passes."""
 
     @property
     def passed(self) -> bool:
         """Whether the limit holds. Reaching it exactly does."""
-        return self.measured is not None and self.measured <= self.limit
+        if self.measured is None:
+            return False
+        return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
     def describe(self) -> str:
         """Return one line, such as ``ttft p95 812 ms is above 500 ms (--max-ttft-p95)``."""
         if self.measured is None:
             return f"{self.name} was not measured, its limit is {self.format(self.limit)} ({self.setting})"
-        word = "is within" if self.passed else "is above"
+        if self.passed:
+            word = "is at least" if self.at_least else "is within"
+        else:
+            word = "is below" if self.at_least else "is above"
         return f"{self.name} {self.format(self.measured)} {word} {self.format(self.limit)} ({self.setting})"
 
     def format(self, value: float) -> str:
@@ -53,26 +62,44 @@ class Verdict:
 
     checks: tuple[Check, ...]
     successful_requests: int
+    invalid: tuple[str, ...] = ()
+    """Why this was not the load that was asked for; empty for a valid run. An invalid run never passes."""
+    comparisons: tuple[Comparison, ...] = ()
+    """With the baseline, where there is one."""
 
     @property
     def passed(self) -> bool:
-        """All limits hold, and at least one request succeeded."""
-        return self.successful_requests > 0 and all(check.passed for check in self.checks)
+        """The run is valid, all limits hold, nothing got worse, and at least one request succeeded."""
+        return (
+            not self.invalid
+            and self.successful_requests > 0
+            and all(check.passed for check in self.checks)
+            and all(comparison.passed for comparison in self.comparisons)
+        )
+
+    @property
+    def outcome(self) -> Literal["passed", "failed", "invalid"]:
+        """The verdict in a word. ``invalid`` wins: a wrong load says nothing of the endpoint."""
+        return "invalid" if self.invalid else "passed" if self.passed else "failed"
 
     @property
     def reasons(self) -> list[str]:
         """Why it did not pass, one line each; empty when it did."""
-        reasons = [check.describe() for check in self.checks if not check.passed]
+        reasons = [*self.invalid]
         if self.successful_requests == 0:
-            reasons.insert(0, "no request succeeded")
-        return reasons
+            reasons.append("no request succeeded")
+        reasons += [check.describe() for check in self.checks if not check.passed]
+        return [*reasons, *(found.describe() for found in self.comparisons if not found.passed)]
 
     def as_dict(self) -> dict[str, object]:
         """Return the verdict as JSON takes it."""
         return {
+            "outcome": self.outcome,
             "passed": self.passed,
             "reasons": self.reasons,
+            "invalid": list(self.invalid),
             "checks": [check.as_dict() for check in self.checks],
+            "comparisons": [comparison.as_dict() for comparison in self.comparisons],
         }
 
 
@@ -82,6 +109,11 @@ def judge(
     summaries: Mapping[str, Summary | None],
     failure_rate: float | None,
     successful_requests: int,
+    *,
+    min_goodput: float | None = None,
+    goodput: float | None = None,
+    invalid: Sequence[str] = (),
+    comparisons: Sequence[Comparison] = (),
 ) -> Verdict:
     """Hold every limit against what was measured.
 
@@ -92,10 +124,16 @@ def judge(
         summaries: metric tag -> its distribution.
         failure_rate: share from 0 to 1, None when no request ended.
         successful_requests: how many requests were measured.
+        min_goodput: share from 0 to 1; None for no limit.
+        goodput: share from 0 to 1, None where it is undefined.
+        invalid: why the run does not count (``validity.py``).
+        comparisons: with the baseline (``comparison.py``).
     """
     checks = [Check("failure rate", "--max-failure-rate", max_failure_rate, failure_rate, "share")]
+    if min_goodput is not None:
+        checks.append(Check("goodput", "--min-goodput", min_goodput, goodput, "share", at_least=True))
     for (metric, statistic), limit in latency_limits.items():
         summary = summaries.get(metric)
         measured = None if summary is None else getattr(summary, statistic)
         checks.append(Check(f"{metric} {statistic}", f"--max-{metric}-{statistic}", limit, measured, "ns"))
-    return Verdict(tuple(checks), successful_requests)
+    return Verdict(tuple(checks), successful_requests, tuple(invalid), tuple(comparisons))

@@ -14,21 +14,23 @@ from typing import Any
 import gevent
 
 from loadtests import protocols
+from loadtests.arrivals.schedule import head_start_ns, make_schedule
 from loadtests.collector import Collector
 from loadtests.errors import LoadTestError
 from loadtests.load import check_limits, workload_of
-from loadtests.output import check_free, output_directory
+from loadtests.output import RECORDS_NAME, check_free, output_directory
 from loadtests.process import LoadRun
 from loadtests.result import LoadTestResult
-from loadtests.run import RECORDS_NAME, write_everything
+from loadtests.run import check_files, write_everything
 from loadtests.session import Session, attach
 from loadtests.stock_options import config_from_options
 
-__all__ = ["EXIT_INCOMPLETE", "EXIT_LIMIT_BROKEN", "StockRun"]
+__all__ = ["EXIT_INCOMPLETE", "EXIT_INVALID", "EXIT_LIMIT_BROKEN", "StockRun"]
 
 logger = logging.getLogger(__name__)
 EXIT_LIMIT_BROKEN = 1
 EXIT_INCOMPLETE = 3
+EXIT_INVALID = 4
 _SAMPLE_INTERVAL_S = 0.5
 
 
@@ -39,12 +41,13 @@ class StockRun:
     records come from.
 
     Raises:
-        LoadTestError: prompts, limits or output directory cannot be used.
+        LoadTestError: prompts, arrivals, limits or output directory cannot be used.
     """
 
     def __init__(self, environment: Any) -> None:
         self._environment = environment
         self._active = False
+        self._session: Session | None = None
         self._read_options()
         if self._config.output is not None:
             check_free(self._config.output, overwrite=False)
@@ -75,6 +78,8 @@ class StockRun:
         """Note the end of the load; called by Locust before it stops users."""
         if self._active and not self._run.end_ns:
             self._run.end_ns = self._collector.now()
+            if self._session is not None:
+                self._session.close()  # users that wait for an arrival need not be waited for
 
     def finish(self, **_: Any) -> None:
         """Stop recording, judge, and write the results when a directory for them was given."""
@@ -92,7 +97,12 @@ class StockRun:
     def _open_records(self) -> None:
         self._sink = self._records.open("w", encoding="utf-8")
         self._collector = Collector(self._sink)
-        attach(self._environment, Session(self._workload, self._collector))
+        self._session = Session(self._workload, self._collector)
+        if self._schedule is not None:
+            self._session.schedule = self._schedule.times_ns
+            self._collector.begin_in(head_start_ns(self._config.user_count))
+        attach(self._environment, self._session)
+        self._session.begin()
 
     def _close_records(self) -> None:
         self._sink.close()
@@ -103,7 +113,8 @@ class StockRun:
     def _read_options(self) -> None:
         config = config_from_options(self._environment.parsed_options)
         check_limits(config, protocols.user_class(config.protocol))
-        self._workload = workload_of(config)
+        check_files(config)
+        self._workload, self._schedule = workload_of(config), make_schedule(config)
         self._config = config
 
     def _write(self) -> LoadTestResult:
@@ -120,8 +131,8 @@ class StockRun:
         """Choose the exit code. None leaves it to Locust (``--exit-code-on-error``)."""
         code = None
         if not result.passed:
-            logger.error("load test failed: %s", "; ".join(result.verdict.reasons))
-            code = EXIT_LIMIT_BROKEN
+            logger.error("load test %s: %s", result.verdict.outcome, "; ".join(result.verdict.reasons))
+            code = EXIT_INVALID if result.verdict.invalid else EXIT_LIMIT_BROKEN
         elif self._run.notes:
             code = EXIT_INCOMPLETE
         self._environment.process_exit_code = code

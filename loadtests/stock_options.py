@@ -1,49 +1,49 @@
-"""Our settings as options of plain Locust."""
+"""Our settings as options of plain Locust: those that Locust has no option of its own for."""
 
 from __future__ import annotations
 
+import typing
 from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+import docstring_parser
+
 from loadtests import protocols
-from loadtests.config import LIMIT_METRICS, LIMIT_STATISTICS, LoadTestConfig
+from loadtests.arrivals.process import ARRIVALS
+from loadtests.config import LoadTestConfig
 
 __all__ = ["add_options", "config_from_options"]
 
-_DEFAULTS = LoadTestConfig()
-_LIMITS = [f"max_{metric}_{statistic}" for metric in LIMIT_METRICS for statistic in LIMIT_STATISTICS]
-# Settings that Locust has no option of its own for, and that are taken as they are.
-_AS_THEY_ARE = (
-    "protocol", "model", "seed", "max_tokens", "temperature", "warmup", "request_timeout", "max_failure_rate",
-    *_LIMITS,
+# Locust has --host, --users, --spawn-rate, --run-time and --stop-timeout; a test there ends by time, and
+# --results never replaces anything.
+_OF_LOCUST = (
+    "url", "users", "spawn_rate", "duration", "stop_timeout", "max_requests", "output", "overwrite",
 )  # fmt: skip
+# What may change from test to test in the web UI.
+_IN_WEB_UI = ("model", "prompts", "max_tokens", "temperature", "arrivals", "rate", "trace", "trace_speed")
+_SECONDS_OF_AN_ENDLESS_TEST = 3600
 
 
 def add_options(parser: Any) -> None:
-    """Add our options to Locust's parser; its web UI shows those that may change between tests."""
-    add, default = parser.add_argument, _DEFAULTS
-    names = protocols.names()
-    add("--protocol", choices=names, default=default.protocol, help="how to ask", include_in_web_ui=False)
-    add("--results", default="", help="directory for results.json and report.html", include_in_web_ui=False)
-    add("--model", default=default.model, help="name of the model to ask")
-    add("--prompts", default="", help="JSONL file of prompts; default: the packaged mix")
-    add("--seed", type=int, default=default.seed, help="seed of the prompts' order", include_in_web_ui=False)
-    add("--max-tokens", type=int, default=default.max_tokens, help="most tokens per answer")
-    add("--temperature", type=float, default=default.temperature, help="0 is greedy")
-    warmup = "requests that start before this time are not measured, such as 10s"
-    add("--warmup", default=default.warmup, help=warmup, include_in_web_ui=False)
-    late = "a request that takes longer fails, such as 60s"
-    add("--request-timeout", default=default.request_timeout, help=late, include_in_web_ui=False)
-    share = "exit code 1 when a larger share of the requests failed, 0 to 1"
-    add(
-        "--max-failure-rate", type=float, default=default.max_failure_rate, help=share,
-        include_in_web_ui=False,
-    )  # fmt: skip
-    for name in _LIMITS:
-        _, metric, statistic = name.split("_")
-        what = f"exit code 1 when {metric} {statistic} is above it, such as 800ms"
-        add(f"--{name.replace('_', '-')}", default=None, help=what, include_in_web_ui=False)
+    """Add our options to Locust's parser."""
+    documented = docstring_parser.parse_from_object(LoadTestConfig).params
+    texts = {entry.arg_name: " ".join((entry.description or "").split()) for entry in documented}
+    choices = {"protocol": protocols.names(), "arrivals": ARRIVALS}
+    results = "directory for results.json, requests.jsonl, report.html, summary.md and junit.xml"
+    parser.add_argument("--results", default="", help=results, include_in_web_ui=False)
+    for field, kind in _ours():
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=str if kind is Path else kind,
+            # The web UI has no way to say None.
+            default="" if field.default is None and kind in (str, Path) else field.default,
+            choices=choices.get(field.name),
+            help=texts[field.name].replace("%", "%%"),
+            include_in_web_ui=field.name in _IN_WEB_UI,
+        )
 
 
 def config_from_options(options: Namespace) -> LoadTestConfig:
@@ -52,12 +52,26 @@ def config_from_options(options: Namespace) -> LoadTestConfig:
     Raises:
         ConfigError: an option is out of range.
     """
-    seconds = options.run_time if isinstance(options.run_time, int) and options.run_time > 0 else 3600
+    values: dict[str, Any] = {}
+    for field, kind in _ours():
+        value = getattr(options, field.name)
+        values[field.name] = None if value == "" else kind(value) if value is not None else None
+    run_time = options.run_time
+    seconds = run_time if isinstance(run_time, int) and run_time > 0 else _SECONDS_OF_AN_ENDLESS_TEST
     return LoadTestConfig(
-        url=options.host or protocols.user_class(options.protocol).host or _DEFAULTS.url,
-        users=options.num_users or 1,
+        url=options.host or protocols.user_class(options.protocol).host or LoadTestConfig.url,
+        users=options.num_users or (1 if options.arrivals == "closed" else None),
         duration=f"{seconds}s",
-        prompts=Path(options.prompts) if options.prompts else None,
         output=Path(options.results) if options.results else None,
-        **{name: getattr(options, name) for name in _AS_THEY_ARE},
+        **values,
     )
+
+
+def _ours() -> Iterator[tuple[Field[Any], type]]:
+    """Yield our fields, each with the type that its text is turned into."""
+    hints = typing.get_type_hints(LoadTestConfig)
+    for field in fields(LoadTestConfig):
+        if field.name not in _OF_LOCUST:
+            kinds = [kind for kind in typing.get_args(hints[field.name]) if kind is not type(None)]
+            # A rate is a number or a text: a text can be both.
+            yield field, str if str in kinds else kinds[0] if kinds else hints[field.name]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trimaran.doctor import DoctorConfig
     from trimaran.pipeline import DemoConfig
 
-DONE, VERDICT_FAILED = 0, 1
+DONE, VERDICT_FAILED, RUN_INVALID = 0, 1, 4
 
 
 def demo(config: DemoConfig) -> int:
@@ -152,7 +152,7 @@ def deploy(config: DeployConfig) -> int:
 
 
 def loadtest(config: LoadTestConfig) -> int:
-    """Load an endpoint; fail where a limit is broken."""
+    """Load an endpoint; fail where a limit is broken, or the load was not the one that was asked for."""
     from loadtests.report.texts import tiles
     from loadtests.run import run_load_test
 
@@ -161,10 +161,12 @@ def loadtest(config: LoadTestConfig) -> int:
         figure = f"{tile['value']} {tile['unit']}".strip()
         print(f"{tile['label']:16} {figure:>10}   {tile['note']}")
     print(f"report: {result.report_html}\nresults: {result.results_json}")
-    print("verdict: passed" if result.verdict.passed else "verdict: failed")
+    print(f"verdict: {result.verdict.outcome}")
     for reason in result.verdict.reasons:
         print(f"  {reason}")
     if result.interrupted:
         # Written and judged so far, but no gate may take it for the whole run.
         raise KeyboardInterrupt
+    if result.verdict.invalid:
+        return RUN_INVALID
     return DONE if result.verdict.passed else VERDICT_FAILED

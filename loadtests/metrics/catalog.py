@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from functools import cache
+from typing import Any
 
 import loadtests.metrics
 from loadtests.metrics.metric import RequestMetric, RunMetric
@@ -12,7 +14,9 @@ from loadtests.metrics.metric import RequestMetric, RunMetric
 __all__ = ["request_metrics", "run_metrics"]
 
 # The order in tables; a metric that is not named here comes after these.
-_ORDER = ("ttft", "itl", "e2e", "output_tokens", "prompt_tokens")
+_ORDER = (
+    "ttft", "itl", "tpot", "e2e", "lateness", "queueing_delay", "output_tokens", "prompt_tokens",
+)  # fmt: skip
 
 
 @cache
@@ -28,7 +32,12 @@ def request_metrics() -> list[RequestMetric]:
     return sorted(found, key=lambda m: (_ORDER.index(m.tag) if m.tag in _ORDER else len(_ORDER), m.tag))
 
 
-def run_metrics() -> list[RunMetric]:
-    """Return one instance of every run metric."""
+def run_metrics() -> list[type[RunMetric]]:
+    """Return every run metric; it is instantiated for a run."""
     _load_files()
-    return sorted((metric() for metric in RunMetric.__subclasses__()), key=lambda m: m.tag)
+    return sorted(_concrete(RunMetric), key=lambda metric: metric.tag)
+
+
+def _concrete(metric: Any) -> list[type[RunMetric]]:
+    below = [found for subclass in metric.__subclasses__() for found in _concrete(subclass)]
+    return below if inspect.isabstract(metric) else [metric, *below]

@@ -11,7 +11,7 @@ __all__ = ["EndToEndLatency"]
 
 
 class EndToEndLatency(RequestMetric):
-    """``end_ns - start_ns``: from sending the request to the end of the answer."""
+    """``end_ns - asked_ns``: from the intended start (in a closed loop: sending) to the end of the answer."""
 
     tag = "e2e"
     header = "End-to-end latency"
@@ -19,4 +19,4 @@ class EndToEndLatency(RequestMetric):
 
     def samples(self, record: Record) -> Sequence[int]:
         """See ``RequestMetric.samples``."""
-        return [record.end_ns - record.start_ns]
+        return [record.end_ns - record.asked_ns]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from loadtests.metrics.metric import RunMetric, Window
 from loadtests.record import Record
@@ -11,17 +11,26 @@ __all__ = ["FailureRate"]
 
 
 class FailureRate(RunMetric):
-    """failed / (failed + successful), of the requests that started after the warm-up.
+    """failed / (failed + successful), of the requests that were asked for in the window.
 
-    Requests that were cut at the end are neither. Undefined when there is none of both.
+    Requests that were cut at the end, or never sent, are neither. Undefined when there is none of both.
     """
 
     tag = "failure_rate"
     header = "Failure rate"
     unit = "share"
 
-    def value(self, records: Sequence[Record], window: Window) -> float | None:
+    def __init__(self, window: Window, objectives: Mapping[str, int]) -> None:
+        super().__init__(window, objectives)
+        self._failed = self._ok = 0
+
+    def add(self, record: Record) -> None:
+        """See ``RunMetric.add``."""
+        if self.window.place(record) == "measured":
+            self._failed += record.outcome == "failed"
+            self._ok += record.outcome == "ok"
+
+    def value(self) -> float | None:
         """See ``RunMetric.value``."""
-        outcomes = [record.outcome for record in records if record.start_ns >= window.start_ns]
-        failed, ok = outcomes.count("failed"), outcomes.count("ok")
-        return failed / (failed + ok) if failed + ok else None
+        ended = self._failed + self._ok
+        return self._failed / ended if ended else None

@@ -1,14 +1,14 @@
-"""What a metric is, and the list of them.
+"""What a metric is.
 
-A request metric turns one record into samples, and its distribution over the run is reported. A run
-metric turns all records into one number. A metric that is undefined for a request gives no sample,
-and one that is undefined for a run gives None: undefined is not zero.
+A request metric turns one record into samples, and their distribution over the run is reported. A run
+metric turns all records, seen one by one, into one number. A metric that is undefined for a request gives no
+sample, and one that is undefined for a run gives None: undefined is not zero.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -24,7 +24,9 @@ class Window:
     start_ns: int
     """End of the warm-up."""
     end_ns: int
-    """When no more requests were started, or the last answer came if that was earlier."""
+    """When no more requests were started, or the last answer came if that was earlier; less the cool-down."""
+    cooldown: bool = False
+    """Whether a part after ``end_ns`` was cut off, in which requests were still sent."""
 
     @property
     def seconds(self) -> float:
@@ -35,28 +37,49 @@ class Window:
         """Return whether a moment lies in the window."""
         return self.start_ns <= time_ns <= self.end_ns
 
+    def place(self, record: Record) -> Literal["warmup", "measured", "cooldown"]:
+        """Return in which part of the run a request was asked for."""
+        if record.asked_ns < self.start_ns:
+            return "warmup"
+        return "cooldown" if self.cooldown and record.asked_ns >= self.end_ns else "measured"
+
 
 class RequestMetric(ABC):
-    """Samples per successful request that started in the window."""
+    """Samples per request that was asked for in the window."""
 
     tag: ClassVar[str]
     """Key in results.json."""
     header: ClassVar[str]
     """Name for people."""
     unit: ClassVar[Literal["ns", "tokens"]]
+    outcomes: ClassVar[frozenset[str]] = frozenset({"ok"})
+    """Which requests it is about (``Record.outcome``)."""
 
     @abstractmethod
     def samples(self, record: Record) -> Sequence[int]:
-        """Return the samples of one successful request; none where the metric is undefined."""
+        """Return the samples of one request; none where the metric is undefined."""
 
 
 class RunMetric(ABC):
-    """One number for the run."""
+    """One number for the run, an instance per run.
+
+    Args:
+        window: the measured part.
+        objectives: what each request should keep: tag of a request metric -> most nanoseconds.
+    """
 
     tag: ClassVar[str]
     header: ClassVar[str]
     unit: ClassVar[str]
 
+    def __init__(self, window: Window, objectives: Mapping[str, int]) -> None:
+        self.window = window
+        self.objectives = objectives
+
     @abstractmethod
-    def value(self, records: Sequence[Record], window: Window) -> float | None:
-        """Return the number, or None where it is undefined. ``records`` has all, warm-up included."""
+    def add(self, record: Record) -> None:
+        """Take one request of the run; all are given, also of warm-up and cool-down."""
+
+    @abstractmethod
+    def value(self) -> float | None:
+        """Return the number, or None where it is undefined."""

@@ -11,7 +11,8 @@ __all__ = ["TimeToFirstToken"]
 
 
 class TimeToFirstToken(RequestMetric):
-    """``chunk_ns[0] - start_ns``: from sending the request to the first chunk that carries a token.
+    """``chunk_ns[0] - asked_ns``: from the intended start (in a closed loop: sending) to the first chunk that
+    carries a token.
 
     Undefined when the answer is not streamed: nobody saw the first token come.
     """
@@ -22,4 +23,4 @@ class TimeToFirstToken(RequestMetric):
 
     def samples(self, record: Record) -> Sequence[int]:
         """See ``RequestMetric.samples``."""
-        return [record.chunk_ns[0] - record.start_ns] if record.streamed and record.chunk_ns else []
+        return [record.chunk_ns[0] - record.asked_ns] if record.streamed and record.chunk_ns else []

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from loadtests.metrics.distribution import Distribution
 from loadtests.report.distribution import distribution_chart
 from loadtests.report.timeline import Track, timeline_chart
 
@@ -30,12 +31,12 @@ class Chart:
     legend: tuple[tuple[str, str], ...] = ()
 
 
-def charts(results: Mapping[str, Any], samples: Mapping[str, Sequence[int]]) -> list[Chart]:
+def charts(results: Mapping[str, Any], distributions: Mapping[str, Distribution]) -> list[Chart]:
     """Return the charts in the order of the page; a metric without samples has none."""
     found = [
-        Chart(title, caption, Markup(distribution_chart(samples[tag], title)))
+        Chart(title, caption, Markup(distribution_chart(distributions[tag], title)))
         for tag, (title, caption) in _DISTRIBUTIONS.items()
-        if samples.get(tag)
+        if distributions[tag].count
     ]
     return [*found, _tokens(results), _requests(results), _users(results)]
 

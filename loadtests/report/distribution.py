@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import pairwise
+from bisect import bisect_left
 
 from loadtests.durations import format_duration
-from loadtests.metrics.percentiles import percentile
+from loadtests.metrics.distribution import Distribution
 from loadtests.report import svg
 from loadtests.report.scale import ticks, time_unit, trim
 
@@ -19,14 +17,14 @@ _CDF_HEIGHT, _BARS_HEIGHT = 158, 44
 _BINS = 48
 
 
-def distribution_chart(ordered: Sequence[int], title: str) -> str:
-    """Return the SVG of sorted samples in nanoseconds; there must be at least one.
+def distribution_chart(found: Distribution, title: str) -> str:
+    """Return the SVG of samples in nanoseconds; there must be at least one.
 
     The axis ends at 1.3 times p99 where the maximum is far beyond; the chart says so.
     """
-    p99 = percentile(ordered, 99)
-    end = ordered[-1] if ordered[-1] <= 2 * p99 else round(1.3 * p99)
-    start = ordered[0] if ordered[0] > 0.5 * end else 0
+    p99 = found.percentile(99)
+    end = found.max if found.max <= 2 * p99 else round(1.3 * p99)
+    start = found.min if found.min > 0.5 * end else 0
     if start == end:
         start, end = round(0.9 * start), round(1.1 * end) + 1
     width = WIDTH - _LEFT - _RIGHT
@@ -34,12 +32,12 @@ def distribution_chart(ordered: Sequence[int], title: str) -> str:
     bars = svg.Frame(_LEFT, curve.bottom + 8, width, _BARS_HEIGHT, start, end, 0, 1)
     parts = [
         *_grid(curve, bars),
-        *_histogram(ordered, bars),
-        *_curve(ordered, curve),
-        *_markers(ordered, curve),
+        *_histogram(found, bars),
+        *_curve(found, curve),
+        *_markers(found, curve),
     ]
-    if ordered[-1] > end:
-        note = f"longest: {format_duration(ordered[-1])}, beyond this chart"
+    if found.max > end:
+        note = f"longest: {format_duration(found.max)}, beyond this chart"
         parts.append(svg.text(bars.left, bars.bottom + 33, note, "note", "start"))
     return svg.document(WIDTH, HEIGHT, f"{title}: share of samples below a time", parts)
 
@@ -60,12 +58,13 @@ def _grid(curve: svg.Frame, bars: svg.Frame) -> list[str]:
     return parts
 
 
-def _histogram(ordered: Sequence[int], bars: svg.Frame) -> list[str]:
+def _histogram(found: Distribution, bars: svg.Frame) -> list[str]:
     step = (bars.x_high - bars.x_low) / _BINS
     edges = [bars.x_low + step * number for number in range(_BINS + 1)]
-    positions = [bisect_right(ordered, edge) for edge in edges]
-    positions[0] = 0
-    counts = [high - low for low, high in pairwise(positions)]
+    counts = [0] * _BINS
+    for value, count in found.buckets():
+        if value <= edges[-1]:
+            counts[max(bisect_left(edges, value) - 1, 0)] += count
     tallest = max(counts) or 1
     width = bars.width / _BINS
     parts = []
@@ -79,22 +78,23 @@ def _histogram(ordered: Sequence[int], bars: svg.Frame) -> list[str]:
     return parts
 
 
-def _curve(ordered: Sequence[int], curve: svg.Frame) -> list[str]:
-    count = len(ordered)
-    step = max(1, count // 400)
+def _curve(found: Distribution, curve: svg.Frame) -> list[str]:
     points = [(curve.left, curve.y(0))]
-    for rank in [*range(0, count - 1, step), count - 1]:
-        if ordered[rank] <= curve.x_high:
-            points.append((curve.x(ordered[rank]), curve.y(100 * (rank + 1) / count)))
+    seen = drawn = 0
+    for value, count in found.buckets():
+        seen += count
+        if value <= curve.x_high and (400 * (seen - drawn) >= found.count or seen == found.count):
+            points.append((curve.x(value), curve.y(100 * seen / found.count)))
+            drawn = seen
     points.append((curve.right, points[-1][1]))
     area = [*points, (curve.right, curve.bottom), (curve.left, curve.bottom)]
     return [svg.path(area, "area one", closed=True), svg.path(points, "stroke one")]
 
 
-def _markers(ordered: Sequence[int], curve: svg.Frame) -> list[str]:
+def _markers(found: Distribution, curve: svg.Frame) -> list[str]:
     parts: list[str] = []
     for percent in (50, 95):
-        value = percentile(ordered, percent)
+        value = found.percentile(percent)
         x, y = curve.x(value), curve.y(percent)
         near_right = x > curve.left + 0.72 * curve.width
         parts.append(svg.line(x, y, x, curve.bottom, "marker"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,30 @@ from typing import Any
 from jinja2 import Environment, Template
 from markupsafe import Markup
 
+from loadtests.metrics.distribution import Distribution
 from loadtests.report.charts import charts
-from loadtests.report.texts import check_rows, facts, failure_rows, metric_rows, notes, tiles
+from loadtests.report.texts import (
+    check_rows,
+    comparison_rows,
+    facts,
+    failure_rows,
+    load_text,
+    metric_rows,
+    notes,
+    tiles,
+)
 
 __all__ = ["render_report"]
 
 _HERE = Path(__file__).parent
 
 
-def render_report(results: Mapping[str, Any], samples: Mapping[str, Sequence[int]]) -> str:
+def render_report(results: Mapping[str, Any], distributions: Mapping[str, Distribution]) -> str:
     """Return the report as one HTML page that needs no other file and no network.
 
     Args:
         results: the content of ``results.json``.
-        samples: sorted samples of the latency metrics in nanoseconds, for the distributions.
+        distributions: tag of a request metric -> its samples, for the charts.
     """
     config = results["config"]
     return _template().render(
@@ -31,14 +41,16 @@ def render_report(results: Mapping[str, Any], samples: Mapping[str, Sequence[int
         model=config["model"],
         protocol=config["protocol"],
         url=config["url"],
-        users=config["users"],
+        load=load_text(config),
         started=results["started"].replace("T", " ").replace("+00:00", " UTC"),
         seconds=f"{results['window']['seconds']:.0f}",
         verdict=results["verdict"],
         tiles=tiles(results),
-        charts=charts(results, samples),
+        charts=charts(results, distributions),
         metrics=metric_rows(results),
         checks=check_rows(results),
+        comparisons=comparison_rows(results),
+        baseline=config["baseline"],
         failures=failure_rows(results),
         facts=facts(results),
         notes=notes(),

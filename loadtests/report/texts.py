@@ -10,16 +10,18 @@ from loadtests.durations import format_duration
 from loadtests.metrics.catalog import request_metrics, run_metrics
 from loadtests.metrics.metric import RequestMetric, RunMetric
 
-__all__ = ["check_rows", "facts", "failure_rows", "metric_rows", "notes", "tiles"]
+__all__ = [
+    "check_rows", "comparison_rows", "facts", "failure_rows", "load_text", "metric_rows", "notes", "tiles",
+]  # fmt: skip
 
-_STATISTICS = ("mean", "min", "p50", "p90", "p95", "p99", "max")
+_STATISTICS = ("mean", "min", "p50", "p90", "p95", "p99", "p999", "max")
 _MISSING = "–"
 
 
 def tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the big numbers: label, value, unit, small print, and a tone where it is bad."""
     totals = {tag: total["value"] for tag, total in results["totals"].items()}
-    found = [
+    found: list[dict[str, str]] = [
         _tile("Output tokens/s", _number(totals["output_tokens_per_second"]), "", _tokens_note(results)),
         _tile(
             "Requests/s",
@@ -39,12 +41,30 @@ def tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
         else:
             value, unit = format_duration(summary["p50"]).split(" ")
             found.append(_tile(label, value, unit, f"median · {second} {format_duration(summary[second])}"))
+    if totals["goodput"] is not None:
+        note = f"{_number(totals['goodput_requests_per_second'])} requests/s within the objectives"
+        found.append(_tile("Goodput", f"{100 * totals['goodput']:.1f}", "%", note))
+    if (lateness := results["metrics"]["lateness"]) is not None:
+        value, unit = format_duration(lateness["p99"]).split(" ")
+        note = f"p99 · limit {results['config']['max_lateness_p99']}"
+        found.append(_tile("Sent late", value, unit, note, "bad" if results["verdict"]["invalid"] else ""))
     requests = results["requests"]
     tried = requests["failed"] + requests["ok"]
     rate = totals["failure_rate"]
     note = (f"{100 * rate:.2g} % " if rate else "") + f"of {tried:,} requests"
     found.append(_tile("Failed", f"{requests['failed']:,}", "", note, "bad" if requests["failed"] else ""))
     return found
+
+
+def load_text(config: Mapping[str, Any]) -> str:
+    """Return the load in a few words, such as ``8 users`` or ``Poisson arrivals at 20/s``."""
+    if config["arrivals"] == "closed":
+        return f"{config['users']} users"
+    if config["arrivals"] == "trace":
+        speed = "" if config["trace_speed"] == 1 else f" at {config['trace_speed']:g} times its speed"
+        return f"a replayed trace{speed}"
+    burstiness = f" of burstiness {config['burstiness']:g}" if config["burstiness"] is not None else ""
+    return f"{config['arrivals']} arrivals{burstiness} at {config['rate']}/s"
 
 
 def metric_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -59,7 +79,7 @@ def metric_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 format_duration if metric.unit == "ns" else lambda value: f"{value:,.1f}".removesuffix(".0")
             )
             cells = [f"{summary['count']:,}", *(show(summary[name]) for name in _STATISTICS)]
-        rows.append({"name": metric.header, "cells": cells})
+        rows.append({"name": metric.header, "cells": cells, "measured": summary is not None})
     return rows
 
 
@@ -78,9 +98,28 @@ def check_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             "limit": show(check["limit"], check["unit"]),
             "measured": show(check["measured"], check["unit"]),
             "passed": check["passed"],
+            "word": "at least" if check["at_least"] else "at most",
         }
         for check in results["verdict"]["checks"]
     ]
+
+
+def comparison_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return every number beside the baseline's, with the interval of the change."""
+    rows = []
+    for row in results["verdict"]["comparisons"]:
+        show = format_duration if row["unit"] == "ns" else lambda value: f"{value:,.1f}"
+        rows.append(
+            {
+                "name": row["name"],
+                "baseline": show(row["baseline"]),
+                "measured": show(row["measured"]),
+                "change": f"{100 * row['change']:+.1f} %",
+                "interval": f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f} %",
+                "passed": row["passed"],
+            }
+        )
+    return rows
 
 
 def failure_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -104,15 +143,25 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
     cost = generator["cpu_ms_per_1k_tokens"]
     window = results["window"]
     low_s, high_s = window["start_ns"] / 1e9, window["end_ns"] / 1e9
+    closed = config["arrivals"] == "closed"
     workload = [
-        ("Users", f"{config['users']}, each waits for its answer"),
+        ("Loop", "closed" if closed else f"open, {load_text(config)}"),
+        (
+            "Users",
+            f"{config['users']}, each waits for its answer" if closed else f"at most {config['users']} busy",
+        ),
         ("Prompts", config["prompts"] or "packaged mix"),
         ("Generation", f"max_tokens {config['max_tokens']}, temperature {config['temperature']:g}"),
         (
             "Measured",
             f"{low_s:.1f} to {high_s:.1f} s, ended by {window['ended_by']}",
         ),
-        ("Not measured", f"{requests['warmup']} in the warm-up, {requests['cut']} cut at the end"),
+        (
+            "Not measured",
+            f"{requests['warmup']} in the warm-up, {requests['cut']} cut at the end"
+            + (f", {requests['cooldown']} in the cool-down" if requests["cooldown"] else "")
+            + (f", {requests['unsent']} never sent" if requests["unsent"] else ""),
+        ),
     ]
     endpoint = [
         ("URL", config["url"]),
@@ -127,7 +176,9 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
         ("Tools", versions or _MISSING),
         (
             "Own cost",
-            f"{generator['cpu_seconds']:.1f} s CPU" + (f", {cost:.1f} ms per 1,000 tokens" if cost else ""),
+            f"{generator['cpu_seconds']:.1f} s CPU"
+            + (f", {generator['cpu_cores']:.2f} cores" if generator["cpu_cores"] else "")
+            + (f", {cost:.1f} ms per 1,000 tokens" if cost else ""),
         ),
     ]
     if workers := generator["workers"]:
@@ -138,9 +189,12 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
 
 def notes() -> list[tuple[str, str]]:
     """Return every metric with its definition, from the docstring that stands beside its code."""
-    metrics: list[RequestMetric | RunMetric] = [*request_metrics(), *run_metrics()]
+    metrics: list[type[RequestMetric] | type[RunMetric]] = [
+        *(type(metric) for metric in request_metrics()),
+        *run_metrics(),
+    ]
     return [
-        (metric.header, " ".join(inspect.cleandoc(type(metric).__doc__ or "").replace("``", "").split()))
+        (metric.header, " ".join(inspect.cleandoc(metric.__doc__ or "").replace("``", "").split()))
         for metric in metrics
     ]
 

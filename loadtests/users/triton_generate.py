@@ -6,8 +6,9 @@ from geventhttpclient.response import HTTPParseError
 
 from loadtests.answer import Answer
 from loadtests.failures import RequestFailed
+from loadtests.http_user import broken, decode
 from loadtests.prompts import Prompt
-from loadtests.triton_http import TritonHttpUser, broken, decode
+from loadtests.triton_http import TritonHttpUser
 
 __all__ = ["TritonGenerateUser"]
 
@@ -21,7 +22,7 @@ class TritonGenerateUser(TritonHttpUser):
 
     def send(self, prompt: Prompt, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""
-        response = self.post(prompt)
+        response = self.ask(prompt)
         try:
             body = response.read()
         except (OSError, HTTPParseError) as error:

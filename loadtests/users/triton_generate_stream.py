@@ -5,8 +5,9 @@ from __future__ import annotations
 from geventhttpclient.response import HTTPParseError
 
 from loadtests.answer import Answer
+from loadtests.http_user import broken, decode
 from loadtests.prompts import Prompt
-from loadtests.triton_http import TritonHttpUser, broken, decode
+from loadtests.triton_http import TritonHttpUser
 
 __all__ = ["TritonGenerateStreamUser"]
 
@@ -20,7 +21,7 @@ class TritonGenerateStreamUser(TritonHttpUser):
 
     def send(self, prompt: Prompt, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""
-        response = self.post(prompt)
+        response = self.ask(prompt)
         while True:
             try:
                 line = response.readline(b"\n")

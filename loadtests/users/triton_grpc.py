@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import grpc
@@ -18,11 +19,12 @@ grpc.experimental.gevent.init_gevent()  # after locust has patched sockets, befo
 from tritonclient.grpc import service_pb2, service_pb2_grpc  # noqa: E402
 
 from loadtests.answer import Answer  # noqa: E402
+from loadtests.credentials import Credentials  # noqa: E402
 from loadtests.errors import ConfigError, EndpointError  # noqa: E402
 from loadtests.failures import RequestFailed  # noqa: E402
 from loadtests.measured_user import MeasuredUser  # noqa: E402
 from loadtests.prompts import Prompt  # noqa: E402
-from loadtests.target import parse_target  # noqa: E402
+from loadtests.target import Target  # noqa: E402
 from loadtests.triton_contract import check_outputs, request_inputs  # noqa: E402
 
 __all__ = ["TritonGrpcUser"]
@@ -40,8 +42,6 @@ _KINDS = {
     grpc.StatusCode.PERMISSION_DENIED: "4xx",
 }
 
-_channels: dict[str, grpc.Channel] = {}
-
 
 class TritonGrpcUser(MeasuredUser):
     """Sends ``stream=true`` and stamps every response of the stream."""
@@ -52,15 +52,16 @@ class TritonGrpcUser(MeasuredUser):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(_channel(_address(self.host or "")))
+        for target in self.targets:
+            _stub(target, self.workload.credentials)  # a wrong URL is told now
 
     @classmethod
-    def preflight(cls, url: str, model: str) -> dict[str, Any]:
+    def preflight(cls, target: Target, model: str, credentials: Credentials) -> dict[str, Any]:
         """See ``MeasuredUser.preflight``."""
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(_channel(_address(url)))
+        stub, url = _stub(target, credentials), target.url
 
         def ask(method: Callable[..., Any], request: Any) -> Any:
-            return method(request, timeout=_PREFLIGHT_TIMEOUT_S)
+            return method(request, timeout=_PREFLIGHT_TIMEOUT_S, metadata=credentials.metadata)
 
         try:
             server = ask(stub.ServerMetadata, service_pb2.ServerMetadataRequest())
@@ -84,8 +85,10 @@ class TritonGrpcUser(MeasuredUser):
 
     def send(self, prompt: Prompt, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""
-        request = _build_request(prompt, self)
-        call = self._stub.ModelStreamInfer(iter([request]), timeout=self.workload.request_timeout_s)
+        request, credentials = _build_request(prompt, self), self.workload.credentials
+        call = _stub(self.target, credentials).ModelStreamInfer(
+            iter([request]), timeout=self.workload.request_timeout_s, metadata=credentials.metadata
+        )
         begun = False
         try:
             for response in call:
@@ -101,20 +104,21 @@ class TritonGrpcUser(MeasuredUser):
                 call.cancel()  # nothing happens when it is done
 
 
-def _address(url: str) -> str:
-    target = parse_target(url)
-    if target.scheme != "grpc" or target.port is None:
+@cache
+def _stub(target: Target, credentials: Credentials) -> Any:
+    """Return the stub on the channel that all users share."""
+    if not target.scheme.startswith("grpc") or target.port is None:
         raise ConfigError(
-            f"protocol grpc speaks gRPC and cannot use {url}; "
+            f"protocol grpc speaks gRPC and cannot use {target.url}; "
             f"give --url grpc://{target.host}:8001 (8001 is Triton's port for gRPC)"
         )
-    return target.address
-
-
-def _channel(address: str) -> grpc.Channel:
-    if address not in _channels:
-        _channels[address] = grpc.insecure_channel(address, options=_OPTIONS)
-    return _channels[address]
+    if target.scheme == "grpcs":
+        authorities = credentials.ca_file.read_bytes() if credentials.ca_file else None
+        security = grpc.ssl_channel_credentials(root_certificates=authorities)
+        channel = grpc.secure_channel(target.address, security, options=_OPTIONS)
+    else:
+        channel = grpc.insecure_channel(target.address, options=_OPTIONS)
+    return service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
 def _build_request(prompt: Prompt, user: TritonGrpcUser) -> Any:
@@ -147,14 +151,18 @@ def _take(response: Any, answer: Answer, seen_ns: int) -> None:
         raise RequestFailed(
             "malformed", f"a response without output_ids, only {', '.join(sorted(raw)) or 'nothing'}"
         )
-    prompt_tokens = raw.get("prompt_tokens", b"")
     answer.add(
         seen_ns,
         tokens=len(raw["output_ids"]) // 4,
         text_bytes=sum(map(len, _texts(raw.get("text_output", b"")))),
         finish_reason=b"".join(_texts(raw.get("finish_reason", b""))).decode("utf-8", "replace"),
-        prompt_tokens=int.from_bytes(prompt_tokens[:4], "little") if prompt_tokens else None,
+        prompt_tokens=_number(raw.get("prompt_tokens", b"")),
+        completion_tokens=_number(raw.get("completion_tokens", b"")),
     )
+
+
+def _number(raw: bytes) -> int | None:
+    return int.from_bytes(raw[:4], "little") if raw else None
 
 
 def _texts(raw: bytes) -> Iterator[bytes]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 from uuid import uuid4
 
 import gevent
 from locust.runners import STATE_MISSING
 
+from loadtests.arrivals.schedule import head_start_ns
 from loadtests.collector import Collector
 from loadtests.durations import format_duration
 from loadtests.stock import StockRun
@@ -73,8 +75,20 @@ class MasterRun(StockRun):
         workers = [node.id for node in self._runner.clients.all if node.state != STATE_MISSING]
         for name in workers:
             self._share(name)
+        begin_unix_ns = None
+        if self._schedule is not None:
+            wait_ns = head_start_ns(self._config.user_count, distributed=True)
+            self._collector.begin_in(wait_ns)
+            begin_unix_ns = time.time_ns() + wait_ns
+        options = self._environment.parsed_options
+        order = {
+            "run": self._run_name,
+            "workers": workers,
+            "begin_unix_ns": begin_unix_ns,
+            "run_time": options.run_time,
+        }
         # Locust sends its workers those parsed options that are not its own.
-        setattr(self._environment.parsed_options, ORDER, {"run": self._run_name, "workers": workers})
+        setattr(options, ORDER, order)
 
     def _close_records(self) -> None:
         shares = sorted(self._shares.values(), key=lambda share: share.index)
@@ -83,6 +97,13 @@ class MasterRun(StockRun):
                 self._note(share, f"was lost: its {share.received} requests until then count")
             elif share.announced is not None and share.announced != share.received:
                 self._note(share, f"sent {share.announced} requests, {share.received} arrived")
+            skew_ns = abs(share.shift_ns or 0)
+            if self._schedule is not None and skew_ns > self._config.max_lateness_p99_ns:
+                self._note(
+                    share,
+                    f"ran its part of the schedule {format_duration(skew_ns)} off the others': "
+                    "let NTP set the clocks of all machines",
+                )
         merge(shares, self._records)
         self._run.cpu_seconds += sum(share.cpu_seconds for share in shares)
         self._run.workers = [share.as_dict() for share in shares]

@@ -11,6 +11,7 @@ The idea is Cristian's (Probabilistic clock synchronization, 1989), one way.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -73,7 +74,11 @@ class WorkerShare:
             record.start_ns += shift
             record.end_ns += shift
             record.chunk_ns = [seen + shift for seen in record.chunk_ns]
-            record.user = number_of(record.user)
+            if record.intended_ns is not None and record.ready_ns is not None:
+                record.intended_ns += shift
+                record.ready_ns += shift
+            if record.user >= 0:
+                record.user = number_of(record.user)
             yield record
 
     def as_dict(self) -> dict[str, object]:
@@ -89,17 +94,19 @@ class WorkerShare:
 
 
 def merge(shares: list[WorkerShare], target: Path) -> None:
-    """Write all records to ``target`` in the order in which they ended; no two users have one number."""
+    """Write all records to ``target`` in the order in which they ended; no two users have one number.
+
+    Each worker sends its own in that order, so no more than one record of each is in memory.
+    """
     numbers: dict[tuple[str, int], int] = {}
-    records: list[Record] = []
+    parts: list[Iterator[Record]] = []
     for share in shares:
         share.close()
 
         def number_of(user: int, name: str = share.name) -> int:
             return numbers.setdefault((name, user), len(numbers))
 
-        records += share.records(number_of)
-    records.sort(key=attrgetter("end_ns"))
+        parts.append(share.records(number_of))
     with target.open("w", encoding="utf-8") as sink:
-        for record in records:
+        for record in heapq.merge(*parts, key=attrgetter("end_ns")):
             sink.write(record.to_line() + "\n")

@@ -3,15 +3,16 @@
 A test has a name, chosen by the master, so that what comes late is not taken for the next test's.
 
 ==========  ================================  ====================================================
-master      ``parsed_options.trimaran_order`` run, workers (their ids): travels with Locust's order
-                                              to start users, because that one comes first
+master      ``parsed_options.trimaran_order`` run, workers (their ids), begin_unix_ns, run_time: travels
+                                              with Locust's order to start users, which comes first
 master      STOP                              run
 worker      RECORDS, twice a second           format, run, sent_ns, cpu_seconds, lines; also empty
 worker      DONE, after the last RECORDS      the same without lines, and count, problem
 ==========  ================================  ====================================================
 
 ``sent_ns`` is on the worker's own clock, nanoseconds since its load began, as are the times in its
-records. ``lines`` are lines of requests.jsonl.
+records. In an open loop every load begins at ``begin_unix_ns`` of the hosts' wall clocks (null in a closed
+loop, which begins on receipt). ``lines`` are lines of requests.jsonl.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ STOP = "trimaran_stop"
 RECORDS = "trimaran_records"
 DONE = "trimaran_done"
 
-FORMAT = 1
+FORMAT = 2
 """Changes when a record or a message does. A worker of another format cannot be merged."""
 MAX_TEXT = 256 * 1024
 """Most characters of records in one message, unless a single record is longer."""

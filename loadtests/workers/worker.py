@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
+from loadtests.arrivals.schedule import Schedule, make_schedule
 from loadtests.collector import Collector
+from loadtests.durations import NS_PER_SECOND
 from loadtests.errors import LoadTestError
 from loadtests.load import workload_of
 from loadtests.session import Session, attach
@@ -17,6 +20,7 @@ from loadtests.workers.sender import RecordSender
 __all__ = ["WorkerRun"]
 
 logger = logging.getLogger(__name__)
+_LONGEST_WAIT_NS = 60 * NS_PER_SECOND
 
 
 @dataclass
@@ -45,6 +49,7 @@ class WorkerRun:
         """Have Locust call this object."""
         events = self._environment.events
         events.test_start.add_listener(self.begin)
+        events.test_stopping.add_listener(self.stopping)
         events.test_stop.add_listener(self.finish)
         events.quitting.add_listener(self.quit)
         self._runner.register_message(STOP, self.stop)
@@ -52,10 +57,14 @@ class WorkerRun:
     def begin(self, **_: Any) -> None:
         """Start recording; called by Locust before it starts users."""
         options = self._environment.parsed_options
-        order: dict[str, Any] = getattr(options, ORDER, {"run": "", "workers": []})
-        problem = None
+        order: dict[str, Any] = getattr(options, ORDER, {"run": "", "workers": [], "begin_unix_ns": None})
+        # Locust keeps it from its workers; the stages of a rate fill it.
+        options.run_time = order.get("run_time")
+        problem: str | None = None
+        schedule: Schedule | None = None
         try:
-            self._workload = workload_of(config_from_options(options))
+            config = config_from_options(options)
+            self._workload, schedule = workload_of(config), make_schedule(config)
         except LoadTestError as error:  # the master read its own files, not this machine's
             logger.error("%s; this worker sends no requests", error)
             problem = str(error)
@@ -64,12 +73,25 @@ class WorkerRun:
         sender = RecordSender(order["run"], self._runner.send_message, collector.now)
         collector.sink = sender
         session = Session(self._workload, collector, first=rank, step=workers)
+        if schedule is not None:
+            session.schedule = schedule.times_ns
+            # A clock that is off makes this wrong. The master sees that when it lines up the workers.
+            wait_ns = order["begin_unix_ns"] - time.time_ns()
+            collector.begin_in(min(max(wait_ns, 0), _LONGEST_WAIT_NS))
+            if self._runner.client_id not in order["workers"] and problem is None:
+                problem = "it joined after the load had begun, and the schedule was shared among the others"
+        session.begin()
         if problem is not None or order["run"] == self._stopped:
             # The test is over, yet Locust's ramp-up still sent users.
             session.close()
         self._test = _Test(order["run"], session, sender, problem)
         attach(self._environment, session)
         sender.start()
+
+    def stopping(self, **_: Any) -> None:
+        """Hand out no more requests; called by Locust before it waits for its users."""
+        if self._test is not None:
+            self._test.session.close()
 
     def finish(self, **_: Any) -> None:
         """Send what is left; called by Locust when all users have stopped."""

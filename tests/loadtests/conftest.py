@@ -14,11 +14,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def scripted(module: str) -> Iterator[str]:
+def scripted(module: str, *arguments: str) -> Iterator[str]:
     """Run a scripted server and yield its port."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", f"tests.loadtests.{module}"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", f"tests.loadtests.{module}", *arguments]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:
         yield server.stdout.readline().strip()

@@ -19,15 +19,24 @@ FAILING = {
     "dropping": "truncated",
     "unfinished": "truncated",
     "silent": "empty",
+    "miscounting": "token_count",
+    "excessive": "token_count",
     "garbled": "malformed",
     "no_ids": "malformed",
     "slow": "timeout",
 }
-READY = ("llm", "chunked", "single", "flaky", "foreign", *FAILING)
+READY = ("llm", "chunked", "single", "flaky", "foreign", "locked", "stalling", *FAILING)
+API_KEY = "sk-scripted"
+STALL_S = 2.0
+"""How long ``stalling`` sends nothing at all, once, from when ``STALL_AFTER`` requests have come."""
+STALL_AFTER = 20
+SLOW_FIRST_S = {"first-50": 0.05, "first-200": 0.2, "first-1000": 1.0}
+"""Prompt -> how long the model ``llm`` takes to its first token, instead of ``FIRST_S``."""
 
 
-def responses(model: str) -> list[tuple[float, dict[str, object]]]:
+def responses(model: str, prompt: str = "") -> list[tuple[float, dict[str, object]]]:
     """Return the (seconds to wait, outputs) of one streamed answer."""
+    first_s = SLOW_FIRST_S.get(prompt, FIRST_S)
     chunk, count = (3, TOKENS // 3) if model == "chunked" else (1, 1) if model == "single" else (1, TOKENS)
     found: list[tuple[float, dict[str, object]]] = []
     for number in range(count):
@@ -44,5 +53,9 @@ def responses(model: str) -> list[tuple[float, dict[str, object]]]:
             outputs |= {"text_output": "", "output_ids": []}
         if model == "no_ids":
             del outputs["output_ids"]
-        found.append((FIRST_S if number == 0 else GAP_S, outputs))
+        if model == "miscounting" and last:
+            outputs["completion_tokens"] = count * chunk + 1
+        if model == "excessive":  # more than any test asks for
+            outputs |= {"output_ids": list(range(100)), "completion_tokens": (number + 1) * 100}
+        found.append((first_s if number == 0 else GAP_S, outputs))
     return found

@@ -43,6 +43,10 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         if model == "shed":
             yield pb.ModelStreamInferResponse(error_message="[request id: 1] Exceeds maximum queue size")
             return
+        if model == "locked" and ("authorization", f"Bearer {script.API_KEY}") not in (
+            (entry.key, entry.value) for entry in context.invocation_metadata()
+        ):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no such key")
         if model in CODES:
             context.abort(CODES[model], "on purpose")
         for number, (wait_s, outputs) in enumerate(script.responses(model)):

@@ -1,9 +1,16 @@
-"""An HTTP server that answers like Triton at known times; run as a program, prints its port."""
+"""An HTTP server that answers like Triton and like OpenAI's API at known times; a program, prints its port.
+
+With two arguments, a certificate and its key, it speaks TLS. Under ``/secured`` it wants the API key of the
+script. ``GET /truth`` tells when each request came and each chunk was sent, on the machine's monotonic clock.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
+import ssl
+import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -11,6 +18,28 @@ from typing import Any
 from tests.loadtests import script
 
 _requests = itertools.count()
+_truth: list[dict[str, Any]] = []
+
+
+class _Stall:
+    """Lets the model ``stalling`` send nothing for a while, once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests = 0
+        self._until = 0.0
+
+    def count(self) -> None:
+        with self._lock:
+            self._requests += 1
+            if self._requests == script.STALL_AFTER:
+                self._until = time.monotonic() + script.STALL_S
+
+    def wait(self) -> None:
+        time.sleep(max(0.0, self._until - time.monotonic()))
+
+
+_stall = _Stall()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -24,9 +53,17 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
-        parts = self.path.strip("/").split("/")
-        if parts == ["v2"]:
+        parts = self._parts()
+        if parts is None:
+            return
+        if parts == ["truth"]:
+            self._json(200, _truth)
+        elif parts == ["v1", "models"]:
+            self._json(200, {"object": "list", "data": [{"id": name} for name in script.READY]})
+        elif parts == ["v2"]:
             self._json(200, {"name": "scripted", "version": "1.0"})
+        elif parts[0] != "v2":
+            self._json(404, {"error": "no such path"})
         elif parts[-1] == "ready":
             self._json(200 if parts[2] in script.READY else 400, {})
         else:
@@ -37,10 +74,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path.endswith("/repository/index"):
+        parts = self._parts()
+        if parts is None:
+            return
+        if parts[0] == "v1":
+            self._openai(parts[1:], body)
+            return
+        if parts[-2:] == ["repository", "index"]:
             self._json(200, [{"name": name, "state": "READY"} for name in ("llm", "llm_infer")])
             return
-        _, _, model, endpoint = self.path.strip("/").split("/")
+        _, _, model, endpoint = parts
         # What the contract promises about every request is checked here, where a test would see it fail.
         if set(body) not in (
             {name, "stream", "max_tokens", "temperature"} for name in ("text_input", "messages")
@@ -48,22 +91,51 @@ class Handler(BaseHTTPRequestHandler):
             self._json(400, {"error": f"unexpected inputs {sorted(body)}"})
         elif body["stream"] is not (endpoint == "generate_stream"):
             self._json(400, {"error": "stream does not fit the endpoint"})
-        elif model == "flaky" and next(_requests) % 4 == 0:
+        elif not self._refused(model):
+            prompt = body.get("text_input", "")
+            whole = [outputs for _, outputs in script.responses(model)]
+            if endpoint == "generate":
+                self._whole(model, _joined(whole))
+            else:
+                self._stream(model, prompt, json.dumps)
+
+    def _openai(self, parts: list[str], body: dict[str, Any]) -> None:
+        """Answer ``chat/completions`` or ``completions``."""
+        chat, model, stream = parts == ["chat", "completions"], body["model"], body["stream"]
+        wanted = {"model", "max_tokens", "temperature", "stream", "messages" if chat else "prompt"}
+        if set(body) != (wanted | {"stream_options"} if stream else wanted):
+            self._json(400, {"error": {"message": f"unexpected keys {sorted(body)}"}})
+        elif stream and body["stream_options"] != {"include_usage": True}:
+            self._json(400, {"error": {"message": "no usage asked for"}})
+        elif self._refused(model):
+            return
+        elif stream:
+            prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+            self._stream(model, prompt, lambda outputs: json.dumps(_delta(outputs, chat)), openai=True)
+        else:
+            self._whole(model, _completion([outputs for _, outputs in script.responses(model)], chat))
+
+    def _parts(self) -> list[str] | None:
+        """Return the path's parts, or None after a 401."""
+        parts = self.path.strip("/").split("/")
+        if parts[0] != "secured":
+            return parts
+        if self.headers["Authorization"] == f"Bearer {script.API_KEY}":
+            return parts[1:]
+        self._json(401, {"error": {"message": "no such key"}})
+        return None
+
+    def _refused(self, model: str) -> bool:
+        if model == "flaky" and next(_requests) % 4 == 0:
             self._json(503, {"error": "Exceeds maximum queue size"})
         elif model in ("shed", "wrong", "crashing"):
             self._json({"shed": 503, "wrong": 400, "crashing": 500}[model], {"error": f"{model} on purpose"})
-        elif endpoint == "generate":
-            self._whole(model)
         else:
-            self._stream(model)
+            return False
+        return True
 
-    def _whole(self, model: str) -> None:
-        answers = script.responses(model)
-        time.sleep(5 if model == "slow" else sum(wait_s for wait_s, _ in answers))
-        ids = [token for _, outputs in answers for token in _as_list(outputs.get("output_ids", []))]
-        last = dict(answers[-1][1])
-        if "output_ids" in last:
-            last["output_ids"] = ids
+    def _whole(self, model: str, content: dict[str, Any]) -> None:
+        time.sleep(5 if model == "slow" else sum(wait_s for wait_s, _ in script.responses(model)))
         if model == "dropping":
             self.send_response(200)
             self.send_header("Content-Length", "1000")
@@ -74,15 +146,24 @@ class Handler(BaseHTTPRequestHandler):
         elif model == "garbled":
             self._send(200, b"this is no JSON")
         else:
-            self._json(200, last)
+            self._json(200, content)
 
-    def _stream(self, model: str) -> None:
+    def _stream(self, model: str, prompt: str, encode: Any, *, openai: bool = False) -> None:
+        seen: dict[str, Any] = {
+            "model": model, "prompt": prompt, "came_ns": time.perf_counter_ns(), "sent_ns": [],
+        }  # fmt: skip
+        _truth.append(seen)
+        if model == "stalling":
+            _stall.count()
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for number, (wait_s, outputs) in enumerate(script.responses(model)):
+        outputs: dict[str, Any] = {}
+        for number, (wait_s, outputs) in enumerate(script.responses(model, prompt)):
             time.sleep(5 if model == "slow" else wait_s)
+            if model == "stalling":
+                _stall.wait()
             if model == "dropping" and number == 3:
                 self.wfile.flush()
                 self.close_connection = True
@@ -93,7 +174,12 @@ class Handler(BaseHTTPRequestHandler):
             if model == "erring" and number == 2:
                 self._chunk(b'data: {"error": "the engine stopped"}\n\n')
                 break
-            self._chunk(b"data: " + json.dumps(outputs).encode() + b"\n\n")
+            data = b"data: " + encode(outputs).encode() + b"\n\n"
+            seen["sent_ns"].append(time.perf_counter_ns())
+            self._chunk(data)
+        if openai and model != "unfinished":
+            usage = {"choices": [], "usage": _usage(outputs)}
+            self._chunk(b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
 
@@ -113,6 +199,34 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the one response of a unary answer."""
+    last = dict(parts[-1])
+    if "output_ids" in last:
+        last["output_ids"] = [token for outputs in parts for token in _as_list(outputs.get("output_ids", []))]
+    return last
+
+
+def _delta(outputs: dict[str, Any], chat: bool) -> dict[str, Any]:
+    """Return one chunk of an OpenAI stream."""
+    text = outputs["text_output"]
+    piece = {"delta": {"content": text}} if chat else {"text": text}
+    return {"choices": [{"index": 0, **piece, "finish_reason": outputs["finish_reason"] or None}]}
+
+
+def _completion(parts: list[dict[str, Any]], chat: bool) -> dict[str, Any]:
+    """Return an OpenAI answer as a whole."""
+    text = "".join(part["text_output"] for part in parts)
+    piece = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+    choice = {"index": 0, **piece, "finish_reason": parts[-1]["finish_reason"] or None}
+    return {"choices": [choice], "usage": _usage(parts[-1])}
+
+
+def _usage(last: dict[str, Any]) -> dict[str, int]:
+    tokens = last["completion_tokens"] if last["text_output"] else 0
+    return {"prompt_tokens": script.PROMPT_TOKENS, "completion_tokens": tokens}
+
+
 def _as_list(ids: Any) -> list[int]:
     return ids if isinstance(ids, list) else [ids]
 
@@ -129,5 +243,10 @@ class Server(ThreadingHTTPServer):
 
 if __name__ == "__main__":
     server = Server(("127.0.0.1", 0), Handler)
+    if len(sys.argv) > 1:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*sys.argv[1:])
+        # The handshake is made by each connection's own thread, with its first read.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     print(server.server_address[1], flush=True)
     server.serve_forever()

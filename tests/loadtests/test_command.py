@@ -50,6 +50,17 @@ def test_exit_code_1_when_a_limit_is_broken(http_url: str, tmp_path: Path) -> No
     assert "Exceeds maximum queue size" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_exit_code_4_when_the_load_was_not_the_one_asked_for(http_url: str, tmp_path: Path) -> None:
+    config = tmp_path / "load.yaml"
+    # No timer is as good as a microsecond.
+    config.write_text(f"url: {http_url}\narrivals: constant\nrate: 8\nusers: 4\nmax_lateness_p99: 1us\n")
+    done = trimaran(tmp_path, "--config", str(config), "--duration", "1s", "--output", "out")
+    assert done.returncode == 4, done.stderr
+    assert "verdict: invalid" in done.stdout
+    assert "(--max-lateness-p99)" in done.stdout
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["verdict"]["outcome"] == "invalid"
+
+
 def test_exit_code_2_when_nothing_answers(tmp_path: Path) -> None:
     done = trimaran(tmp_path, "--url", "http://127.0.0.1:1")
     assert done.returncode == 2

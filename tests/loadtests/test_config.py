@@ -28,6 +28,27 @@ from loadtests.errors import ConfigError
         ({"warmup": "1m"}, "warmup: 1m leaves nothing of duration: 30s"),
         ({"max_itl_p99": "80"}, "max_itl_p99: '80' is not a duration"),
         ({"stop_timeout": "-1s"}, "stop_timeout: '-1s' is not a duration"),
+        (
+            {"arrivals": "random"},
+            "arrivals: 'random' is unknown; known: closed, constant, poisson, gamma, trace",
+        ),
+        ({"arrivals": "poisson"}, "rate: arrivals: poisson needs requests per second"),
+        ({"rate": 8}, "rate: 8 has no meaning with arrivals: closed; it works with arrivals: constant"),
+        ({"arrivals": "poisson", "rate": "1,x"}, "rate: 'x' is not a stage"),
+        ({"arrivals": "gamma", "rate": 8}, "burstiness: arrivals: gamma needs it"),
+        ({"arrivals": "gamma", "rate": 8, "burstiness": 0.0}, "burstiness: 0.0 is not above 0"),
+        ({"arrivals": "constant", "rate": 8, "burstiness": 1.0}, "burstiness: 1.0 has no meaning with"),
+        ({"arrivals": "constant", "rate": 8, "spawn_rate": 1.0}, "spawn_rate: 1.0 has no meaning with"),
+        ({"arrivals": "trace"}, "trace: arrivals: trace needs a file"),
+        ({"trace": Path("t.csv")}, "trace: t.csv has no meaning with arrivals: closed"),
+        ({"trace_speed": 0.0}, "trace_speed: 0.0 must be above 0"),
+        ({"max_lateness_p99": "0s"}, "max_lateness_p99: '0s' must be longer than zero"),
+        ({"cooldown": "25s", "warmup": "5s"}, "cooldown: 25s and warmup: 5s leave nothing of duration: 30s"),
+        ({"min_goodput": 0.9}, "min_goodput: 0.9 needs an objective that requests meet"),
+        ({"min_goodput": 95.0, "goodput_ttft": "1s"}, "min_goodput: 95.0 is not between 0 and 1"),
+        ({"goodput_e2e": "quick", "min_goodput": 0.9}, "goodput_e2e: 'quick' is not a duration"),
+        ({"max_regression": -0.1}, "max_regression: -0.1 is not between 0 and 10"),
+        ({"url": "http://a,http://a"}, "url: 'http://a,http://a' names one address twice"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(settings: dict[str, Any], message: str) -> None:
@@ -50,3 +71,17 @@ def test_limits_are_collected_by_metric_and_statistic() -> None:
 def test_settings_survive_the_way_to_the_child_process(tmp_path: Path) -> None:
     config = LoadTestConfig(prompts=tmp_path / "p.jsonl", users=3, spawn_rate=1.5, max_itl_p50="40ms")
     assert config_from_json(config_to_json(config)) == config
+    replay = LoadTestConfig(arrivals="trace", trace=tmp_path / "t.jsonl", trace_speed=1000.0)
+    assert config_from_json(config_to_json(replay)) == replay
+    ramp = LoadTestConfig(arrivals="gamma", rate="1..9", burstiness=0.5)
+    assert config_from_json(config_to_json(ramp)) == ramp
+
+
+def test_an_open_loop_has_users_enough_unless_told() -> None:
+    assert LoadTestConfig().user_count == 8
+    assert LoadTestConfig(arrivals="poisson", rate=2.0).user_count == 256
+    assert LoadTestConfig(arrivals="poisson", rate=2.0, users=5).user_count == 5
+
+
+def test_a_rate_may_be_a_number_in_yaml() -> None:
+    assert LoadTestConfig(arrivals="poisson", rate=8.0) == LoadTestConfig(arrivals="poisson", rate="8")

@@ -1,4 +1,4 @@
-"""Every `trimaran-locust` command of docs/distributed-load.md is one that Locust and our options take."""
+"""Every example of the pages on load testing runs, or for Locust is accepted by its parser and ours."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.loadtests.conftest import ROOT
+from trimaran.command_parser import parse_command
+from trimaran.command_table import COMMANDS
+from trimaran.commands import loadtest
 
-PAGE = (ROOT / "docs" / "distributed-load.md").read_text(encoding="utf-8")
-COMMANDS = [
-    shlex.split(line)
-    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-    for line in block.replace("\\\n", " ").splitlines()
-]
+LOADTESTING = (ROOT / "docs" / "loadtesting.md").read_text(encoding="utf-8")
+DISTRIBUTED = (ROOT / "docs" / "distributed-load.md").read_text(encoding="utf-8")
+SHORTER = 40
 # In a process of its own: Locust patches the standard library when it is imported.
 PARSE = """
 import sys
@@ -27,9 +28,52 @@ config_from_options(get_parser().parse_args(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def commands(page: str, program: str) -> list[list[str]]:
+    lines = [
+        shlex.split(line)
+        for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return [line for line in lines if line[0] == program]
+
+
+def shorter(text: str) -> str:
+    """Return a command or a file with durations a fraction as long; limits in milliseconds stay."""
+    return re.sub(r"\b(\d+)s\b", lambda found: f"{1000 * int(found[1]) // SHORTER}ms", text)
+
+
+def write_files(folder: Path) -> None:
+    """Write the files that the page shows under their names."""
+    for name, kind in (("trace.jsonl", "json"), ("slo.yaml", "yaml")):
+        (shown,) = re.findall(rf"`{re.escape(name)}`:\n\n```{kind}\n(.*?)```", LOADTESTING, re.DOTALL)
+        (folder / name).write_text(shorter(shown), encoding="utf-8")
+
+
+@pytest.mark.locust
+def test_every_example_of_the_page_passes(
+    http_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = commands(LOADTESTING, "trimaran")
+    assert len(examples) == 9
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    for number, (_, command, *arguments) in enumerate(examples):
+        assert command == "loadtest"
+        url = http_url + ("/v1" if "--protocol" in arguments else "")
+        own = [shorter(argument) for argument in arguments]
+        # On a busy machine the schedule may slip; that is what other tests are about.
+        config, _ = parse_command(COMMANDS["loadtest"], [*own, "--url", url, "--max-lateness-p99", "5s"])
+        assert loadtest(config) == 0, (number, arguments, capsys.readouterr().out)
+        for name in ("report.html", "results.json", "requests.jsonl", "summary.md", "junit.xml"):
+            assert (tmp_path / config.output / name).is_file()
+
+
+@pytest.mark.parametrize(
+    "command",
+    commands(LOADTESTING, "trimaran-locust") + commands(DISTRIBUTED, "trimaran-locust"),
+    ids=" ".join,
+)
 def test_the_command_is_accepted(command: list[str]) -> None:
-    assert command[0] == "trimaran-locust"
     done = subprocess.run(
         [sys.executable, "-c", PARSE, *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
@@ -37,4 +81,13 @@ def test_the_command_is_accepted(command: list[str]) -> None:
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) == 3
+    assert len(commands(LOADTESTING, "trimaran-locust")) == 2
+    assert len(commands(DISTRIBUTED, "trimaran-locust")) == 3
+
+
+def test_the_page_names_every_failure_and_protocol() -> None:
+    from loadtests import protocols
+    from loadtests.failures import FAILURE_KINDS
+
+    for name in (*protocols.names(), *FAILURE_KINDS):
+        assert f"`{name}`" in LOADTESTING or name == "internal", name

@@ -47,10 +47,25 @@ def test_failures_reach_locusts_own_statistics(tmp_path: Path, http_url: str) ->
     assert "refused: HTTP 503: shed on purpose" in done.stdout + done.stderr
 
 
+def test_plain_locust_keeps_a_schedule_without_being_told_how_many_users(
+    tmp_path: Path, http_url: str
+) -> None:
+    options = ["--headless", "-t", "3s", "-s", "5", "--host", http_url, "--results", "results"]
+    arrivals = ["--arrivals", "gamma", "--burstiness", "0.5", "--rate", "10..30", "--max-lateness-p99", "2s"]
+    done = locust(*options, *arrivals, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "results" / "results.json").read_text(encoding="utf-8"))
+    assert found["config"]["users"] == 256
+    assert found["config"]["rate"] == "10..30"
+    assert found["requests"]["ok"] > 5
+    assert found["requests"]["unsent"] == 0
+    assert found["metrics"]["lateness"]["count"] == found["requests"]["ok"]
+
+
 def test_a_limit_that_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     done = locust("--headless", "-t", "1s", "--protocol", "generate", "--max-ttft-p95", "1s", cwd=tmp_path)
     assert done.returncode != 0
-    assert "drop the limits --max-ttft-* and --max-itl-*" in done.stderr
+    assert "drop the limits on ttft, itl and tpot" in done.stderr
     assert "Traceback" not in done.stderr
 
 

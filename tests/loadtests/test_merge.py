@@ -73,7 +73,7 @@ def test_workers_together_send_the_prompts_of_one_process(workers: int) -> None:
     prompts = [Prompt(index, text=str(index), messages=None) for index in range(5)]
     workload = Workload("llm", prompts, 1, 0.0, 1.0)
     sessions = [Session(workload, Collector(None), first=rank, step=workers) for rank in range(workers)]
-    taken = [prompt.index for _ in range(10) for session in sessions if (prompt := session.take())]
+    taken = [turn.prompt.index for _ in range(10) for session in sessions if (turn := session.take())]
     assert taken == [number % 5 for number in range(10 * workers)]
     sessions[0].close()
     assert sessions[0].take() is None

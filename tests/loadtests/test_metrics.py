@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
 
 from loadtests.measurement import measure
 from loadtests.metrics.catalog import request_metrics, run_metrics
-from loadtests.metrics.percentiles import percentile, summarize
 from loadtests.record import Record
 
 SECOND = 1_000_000_000
@@ -36,39 +34,93 @@ def samples(found: Record) -> dict[str, list[int]]:
 
 def test_a_streamed_answer() -> None:
     found = samples(record(100, (50, 1), (70, 1), (95, 1), end_ns=200, prompt_tokens=9))
-    assert found == {"ttft": [50], "itl": [20, 25], "e2e": [100], "output_tokens": [3], "prompt_tokens": [9]}
+    assert found == {
+        "ttft": [50], "itl": [20, 25], "tpot": [22], "e2e": [100], "output_tokens": [3], "prompt_tokens": [9],
+        "lateness": [], "queueing_delay": [],  # a closed loop has no schedule
+    }  # fmt: skip
+
+
+def test_in_an_open_loop_latencies_count_from_the_intended_start() -> None:
+    found = samples(record(100, (50, 1), (70, 1), intended_ns=60, ready_ns=90))
+    assert found["ttft"] == [90]
+    assert found["e2e"] == [110]
+    assert found["itl"] == [20]
+    assert found["lateness"] == [40]
+    assert found["queueing_delay"] == [30]
+
+
+def test_every_request_of_the_schedule_counts_for_the_lateness() -> None:
+    arrivals = [(SECOND, "ok"), (SECOND, "failed"), (SECOND, "cut"), (SECOND, "unsent"), (0, "ok")]
+    records = [
+        record(2 * SECOND + n, (5, 1), intended_ns=due, ready_ns=due, outcome=outcome)
+        for n, (due, outcome) in enumerate(arrivals)
+    ]
+    found = measure(records, warmup_ns=SECOND, end_ns=3 * SECOND, user_counts=[])
+    # The last one was meant for the warm-up, although it was sent after it.
+    assert found.counts == {"ok": 1, "failed": 1, "cut": 1, "unsent": 1, "warmup": 1, "cooldown": 0}
+    lateness, e2e = found.distributions["lateness"], found.distributions["e2e"]
+    assert (lateness.count, lateness.min, lateness.max) == (4, SECOND, SECOND + 3)
+    assert (e2e.count, e2e.max) == (1, SECOND + 5)
 
 
 def test_a_chunk_of_several_tokens_is_one_gap_and_all_its_tokens() -> None:
     found = samples(record(0, (50, 1), (90, 4)))
     assert found["itl"] == [40]
+    assert found["tpot"] == [10]  # four tokens came after the first chunk
     assert found["output_tokens"] == [5]
 
 
 def test_undefined_is_not_zero() -> None:
-    assert samples(record(0, (50, 1)))["itl"] == []
+    single = samples(record(0, (50, 1)))
+    assert single["itl"] == single["tpot"] == []
     unary = samples(record(0, (50, 12), streamed=False))
-    assert unary["ttft"] == unary["itl"] == []
+    assert unary["ttft"] == unary["itl"] == unary["tpot"] == []
     assert unary["e2e"] == [50]
     assert unary["prompt_tokens"] == []
     empty = measure([], warmup_ns=0, end_ns=SECOND, user_counts=[])
     assert set(empty.summaries.values()) == {None}
-    assert empty.totals["failure_rate"] is None
+    assert empty.totals.pop("output_tokens_per_second") == empty.totals.pop("requests_per_second") == 0
+    assert set(empty.totals.values()) == {None}
 
 
-def test_percentiles_are_measured_samples() -> None:
-    values = sorted(random.Random(3).choices(range(10_000), k=997))
-    for percent in (1, 50, 90, 95, 99, 99.9, 100):
-        found = percentile(values, percent)
-        assert found in values
-        share_up_to_it = sum(value <= found for value in values) / len(values)
-        share_below_it = sum(value < found for value in values) / len(values)
-        assert share_below_it < percent / 100 <= share_up_to_it
-    summary = summarize(values)
-    assert summary is not None
-    assert (summary.min, summary.max, summary.count) == (values[0], values[-1], 997)
-    assert summary.p50 == values[498]
-    assert summarize([7]).p99 == 7  # type: ignore[union-attr]
+def test_what_was_asked_for_in_the_cool_down_is_not_measured() -> None:
+    records = [record(n * SECOND // 2, (10, 1), (20, 1)) for n in range(8)]  # asked for until 3.5 s
+    found = measure(records, warmup_ns=SECOND, end_ns=4 * SECOND, user_counts=[], cooldown_ns=SECOND)
+    assert found.counts == {"ok": 4, "failed": 0, "cut": 0, "unsent": 0, "warmup": 2, "cooldown": 2}
+    assert found.distributions["ttft"].count == 4
+    # The window is 1 to 3 s: what happened after it does not count for rates either.
+    assert found.totals["requests_per_second"] == pytest.approx(4 / 2)
+    assert found.totals["output_tokens_per_second"] == pytest.approx(8 / 2)
+    assert len(found.series) == 4  # the charts show all of it
+
+
+def test_tokens_per_second_of_one_user_and_of_prompts() -> None:
+    records = [
+        record(0, (SECOND // 2, 10), prompt_tokens=100, end_ns=SECOND),
+        record(0, (SECOND, 30), prompt_tokens=50, end_ns=3 * SECOND),
+        record(0, (SECOND, 99), outcome="failed", prompt_tokens=7),
+    ]
+    totals = measure(records, warmup_ns=0, end_ns=4 * SECOND, user_counts=[]).totals
+    assert totals["output_tokens_per_second_per_user"] == pytest.approx(40 / 4)
+    assert totals["prompt_tokens_per_second"] == pytest.approx(150 / 4)
+
+
+def test_goodput_is_the_share_of_requests_that_meet_every_objective() -> None:
+    records = [
+        record(0, (100, 1), (200, 1)),  # meets both
+        record(0, (100, 1), (900, 1)),  # too slow per token
+        record(0, (500, 1), (600, 1)),  # too slow to the first
+        record(0, (100, 1)),  # one token: it has no time per token to be too long
+        record(0, (100, 1), outcome="failed", failure="5xx"),
+        record(0, outcome="unsent", intended_ns=0, ready_ns=0),
+        record(0, outcome="cut"),  # nobody knows
+    ]
+    objectives = {"ttft": 100, "tpot": 150}
+    found = measure(records, warmup_ns=0, end_ns=2 * SECOND, user_counts=[], objectives=objectives).totals
+    assert found["goodput"] == pytest.approx(2 / 6)
+    assert found["goodput_requests_per_second"] == pytest.approx(2 / 2)
+    without = measure(records, warmup_ns=0, end_ns=2 * SECOND, user_counts=[]).totals
+    assert without["goodput"] is without["goodput_requests_per_second"] is None
 
 
 def test_rates_count_what_happened_in_the_window() -> None:
@@ -81,7 +133,7 @@ def test_rates_count_what_happened_in_the_window() -> None:
     assert found.totals["output_tokens_per_second"] == pytest.approx((20 + 7 + 3) / 3)
     assert found.totals["requests_per_second"] == pytest.approx(1 / 3)
     # The latency of the answer that came late counts: it was asked for under load.
-    assert found.samples["e2e"] == [5 * SECOND]
+    assert (found.distributions["e2e"].count, found.distributions["e2e"].max) == (1, 5 * SECOND)
 
 
 def test_cut_and_warmup_requests_are_counted_but_not_measured() -> None:
@@ -93,9 +145,9 @@ def test_cut_and_warmup_requests_are_counted_but_not_measured() -> None:
         record(SECOND + 5, outcome="failed", failure="refused", detail="HTTP 503: full"),
     ]
     found = measure(records, warmup_ns=SECOND, end_ns=2 * SECOND, user_counts=[])
-    assert found.counts == {"ok": 1, "failed": 2, "cut": 1, "warmup": 1}
+    assert found.counts == {"ok": 1, "failed": 2, "cut": 1, "unsent": 0, "warmup": 1, "cooldown": 0}
     assert found.totals["failure_rate"] == pytest.approx(2 / 3)
-    assert len(found.samples["ttft"]) == 1
+    assert found.distributions["ttft"].count == 1
     (group,) = found.failures
     assert (group.kind, group.count, group.examples) == ("refused", 2, [(SECOND, "HTTP 503: full")])
 
@@ -117,4 +169,4 @@ def test_every_metric_states_its_formula() -> None:
     for metric in [*request_metrics(), *run_metrics()]:
         assert metric.tag
         assert metric.header
-        assert type(metric).__doc__
+        assert metric.__doc__

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from loadtests.config import LoadTestConfig
+from loadtests.metrics.distribution import Distribution
 from loadtests.process import LoadRun
 from loadtests.record import Record
 from loadtests.report.distribution import distribution_chart
@@ -115,7 +116,7 @@ def test_a_run_without_one_answer_still_has_a_page(tmp_path: Path) -> None:
     "values", [[5], [0], [7, 7, 7], [1, 2, 3_000_000_000], list(range(10**8, 10**8 + 5000, 3))]
 )
 def test_distribution_charts_of_any_shape_are_sound_svg(values: list[int]) -> None:
-    chart = distribution_chart(values, "x")
+    chart = distribution_chart(Distribution.of(values), "x")
     ElementTree.fromstring(chart)
     numbers = [float(n) for n in re.findall(r'(?:x|y|x1|x2|y1|y2|cx|cy|width|height)="(-?[\d.]+)"', chart)]
     assert all(-1 <= number <= 600 for number in numbers)

@@ -129,6 +129,25 @@ def test_a_broken_limit_is_exit_code_1_of_the_master_alone(run: Run) -> None:
     assert "2, the busiest" in report
 
 
+def test_workers_share_one_schedule(tmp_path: Path, http_url: str) -> None:
+    load = ("-u", "20", "-r", "20", "-t", "3s", "-s", "5", "--host", http_url, "--results", "out")
+    arrivals = ("--arrivals", "constant", "--rate", "20", "--max-lateness-p99", "1us")
+    with cluster(tmp_path, 2, *load, *arrivals) as processes:
+        run = collect(tmp_path, processes)
+    shares = run.results["load_generator"]["workers"]
+    assert [share["index"] for share in shares] == [0, 1]
+    assert abs(shares[0]["requests"] - shares[1]["requests"]) <= 2
+    # On the master's clock the arrivals are those of one process: every 50 ms, each of them once. How far the
+    # two clocks are off is known to the fastest message, so the bound is the one that a busy machine keeps.
+    due = sorted(record.asked_ns for record in run.records)
+    assert len(due) >= 10
+    for number, time_ns in enumerate(due):
+        assert abs(time_ns - number * 50_000_000) < 40_000_000
+    # No timer is as good as a microsecond.
+    assert run.codes[0] == 4, run.log
+    assert "load test invalid: the run is invalid: lateness p99" in run.log
+
+
 def wait_for_users(folder: Path, master: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 20
     while "All users spawned" not in (folder / "master.log").read_text(encoding="utf-8"):

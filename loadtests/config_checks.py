@@ -1,0 +1,98 @@
+"""Which settings are out of range, and which clash. A message names the field, its value and the remedy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtests import protocols
+from loadtests.arrivals.process import ARRIVALS, GAPS
+from loadtests.arrivals.rate import parse_rate
+from loadtests.errors import ConfigError
+from loadtests.target import parse_targets
+
+if TYPE_CHECKING:
+    from loadtests.config import LoadTestConfig
+
+__all__ = ["check_arrivals", "check_numbers", "check_workload"]
+
+
+def check_workload(config: LoadTestConfig) -> None:
+    """Check what is asked of whom, and the measured part of the run.
+
+    Raises:
+        ConfigError: a setting is malformed or clashes.
+    """
+    if config.protocol not in protocols.names():
+        raise ConfigError(f"protocol: {config.protocol!r} is unknown; known: {', '.join(protocols.names())}")
+    parse_targets(config.url)
+    if not config.model:
+        raise ConfigError("model: the name is empty; give the name the server loads it under")
+    if config.warmup_ns >= config.duration_ns:
+        raise ConfigError(f"warmup: {config.warmup} leaves nothing of duration: {config.duration} to measure")
+    if config.warmup_ns + config.cooldown_ns >= config.duration_ns:
+        raise ConfigError(
+            f"cooldown: {config.cooldown} and warmup: {config.warmup} leave nothing of "
+            f"duration: {config.duration} to measure"
+        )
+    if config.min_goodput is not None and not config.objectives():
+        raise ConfigError(
+            f"min_goodput: {config.min_goodput} needs an objective that requests meet; "
+            "set goodput_ttft, goodput_tpot or goodput_e2e"
+        )
+
+
+def check_numbers(config: LoadTestConfig) -> None:
+    """Check every number against its range.
+
+    Raises:
+        ConfigError: one is out of it.
+    """
+    for field, lowest in (("users", 1), ("max_tokens", 1), ("max_requests", 1)):
+        value = getattr(config, field)
+        if value is not None and value < lowest:
+            raise ConfigError(f"{field}: {value} is too small; the least is {lowest}")
+    for field in ("spawn_rate", "trace_speed"):
+        value = getattr(config, field)
+        if value is not None and not 0 < value < float("inf"):
+            raise ConfigError(f"{field}: {value} must be above 0")
+    for field, highest, example in (
+        ("temperature", 5, ""),
+        ("max_failure_rate", 1, " (0.01 is 1 %)"),
+        ("min_goodput", 1, " (0.95 is 95 %)"),
+        ("max_regression", 10, " (0.1 is 10 %)"),
+    ):
+        value = getattr(config, field)
+        if value is not None and not 0 <= value <= highest:
+            raise ConfigError(f"{field}: {value} is not between 0 and {highest}{example}")
+
+
+def check_arrivals(config: LoadTestConfig) -> None:
+    """Check when requests are to be sent.
+
+    Raises:
+        ConfigError: a setting is missing, or has no meaning with these arrivals.
+    """
+    if config.arrivals not in ARRIVALS:
+        raise ConfigError(f"arrivals: {config.arrivals!r} is unknown; known: {', '.join(ARRIVALS)}")
+    with_rate, with_trace = config.arrivals in GAPS, config.arrivals == "trace"
+    if with_rate and config.rate is None:
+        raise ConfigError(f"rate: arrivals: {config.arrivals} needs requests per second, such as 8")
+    if with_trace and config.trace is None:
+        raise ConfigError("trace: arrivals: trace needs a file with a timestamp per request")
+    if config.arrivals == "gamma" and config.burstiness is None:
+        raise ConfigError("burstiness: arrivals: gamma needs it, such as 0.5; 1 is the same as poisson")
+    for field, wanted, works_with in (
+        ("rate", with_rate, ", ".join(GAPS)),
+        ("burstiness", config.arrivals == "gamma", "gamma"),
+        ("trace", with_trace, "trace"),
+        ("spawn_rate", config.arrivals == "closed", "closed"),
+    ):
+        if getattr(config, field) is not None and not wanted:
+            raise ConfigError(
+                f"{field}: {getattr(config, field)} has no meaning with arrivals: {config.arrivals}; "
+                f"it works with arrivals: {works_with}"
+            )
+    if config.burstiness is not None and not 0 < config.burstiness <= 1000:
+        raise ConfigError(f"burstiness: {config.burstiness} is not above 0 and at most 1000")
+    if config.rate is not None:
+        parse_rate(str(config.rate), config.duration_ns)

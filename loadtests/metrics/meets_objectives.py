@@ -1,0 +1,28 @@
+"""Whether one request kept what was asked of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from loadtests.metrics.e2e import EndToEndLatency
+from loadtests.metrics.metric import RequestMetric
+from loadtests.metrics.tpot import TimePerOutputToken
+from loadtests.metrics.ttft import TimeToFirstToken
+from loadtests.record import Record
+
+__all__ = ["OBJECTIVES", "meets_objectives"]
+
+OBJECTIVES: dict[str, RequestMetric] = {
+    metric.tag: metric for metric in (TimeToFirstToken(), TimePerOutputToken(), EndToEndLatency())
+}
+"""The metrics that give one sample per request, so that a request can keep a limit on them."""
+
+
+def meets_objectives(record: Record, objectives: Mapping[str, int]) -> bool:
+    """Return whether a request succeeded and none of its samples is above its objective.
+
+    A metric that is undefined for it (time per output token of a single token) cannot be broken.
+    """
+    return record.outcome == "ok" and all(
+        sample <= limit for tag, limit in objectives.items() for sample in OBJECTIVES[tag].samples(record)
+    )

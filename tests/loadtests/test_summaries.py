@@ -1,0 +1,59 @@
+"""``summary.md`` and ``junit.xml``: what a pull request and a CI show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests.loadtests.test_report import EVIL, write_report
+
+
+def write(folder: Path, failures: int) -> tuple[str, ElementTree.Element]:
+    write_report(folder, failures=failures)
+    suites = ElementTree.fromstring((folder / "junit.xml").read_text(encoding="utf-8"))
+    return (folder / "summary.md").read_text(encoding="utf-8"), suites
+
+
+def test_each_limit_is_a_test_case(tmp_path: Path) -> None:
+    _, suites = write(tmp_path, failures=4)
+    (suite,) = suites
+    cases = {case.attrib["name"]: case for case in suite}
+    assert set(cases) == {"valid run", "failure rate", "ttft p95"}
+    assert (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["errors"]) == ("3", "2", "0")
+    failure = cases["ttft p95"].find("failure")
+    assert failure is not None
+    assert failure.attrib["message"] == "ttft p95 123 ms is above 100 ms (--max-ttft-p95)"
+    assert cases["valid run"].find("error") is None
+
+
+def test_the_summary_has_verdict_figures_limits_and_failures(tmp_path: Path) -> None:
+    summary, _ = write(tmp_path, failures=4)
+    for expected in (
+        "### Load test of `model <x>`: **failed**",
+        "- ttft p95 123 ms is above 100 ms (--max-ttft-p95)",
+        "| Time to first token | 123 ms |",
+        "| failure rate | **broken** | failure rate 10.00 % is above 1.00 % (--max-failure-rate) |",
+        "| 5xx | 4 |",
+    ):
+        assert expected in summary, expected
+    # A closed loop has no schedule, so it has no row of it.
+    assert "| Lateness |" not in summary
+    # What the server said cannot become markup or break the table.
+    assert EVIL not in summary
+    assert "&lt;script>" in summary
+    rows = [line for line in summary.splitlines() if line.startswith("| 5xx")]
+    assert [row.count(" | ") for row in rows] == [2]
+
+
+def test_a_run_without_an_answer_says_so(tmp_path: Path) -> None:
+    summary, suites = write(tmp_path, failures=40)
+    assert "- no request succeeded" in summary
+    assert "successful requests" in {
+        case.attrib["name"] for case in suites[0] if case.find("failure") is not None
+    }
+
+
+def test_a_clean_run_passes(tmp_path: Path) -> None:
+    summary, _ = write(tmp_path, failures=0)
+    assert "| failure rate | holds |" in summary
+    assert "| failure | requests | said |" not in summary
