@@ -18,17 +18,14 @@ from checkpoints.bottleneck.placement import decoder_layers
 from training.config import TrainConfig
 from training.precision import autocasts, base_dtype
 
-__all__ = ["activation_bytes", "adapted_expert_bytes", "fused_experts"]
+__all__ = ["activation_bytes", "adapted_expert_bytes"]
 
-# Of each number of the logits: log-softmax and its gradient in fp32; and logits and their gradient in bf16,
-# or the logits in fp32.
-_LOSS_BYTES = 12
 _FP32 = 4
 _MASK = 4  # of dropout: a float on a CPU, a byte on a GPU
 
 
 def activation_bytes(config: TrainConfig, model: Any) -> int:
-    """Return the bytes per token that are there when the backward pass begins.
+    """Return the bytes per token that the layers keep until the backward pass; see ``loss_estimate``, too.
 
     Args:
         config: with ``dtype`` resolved.
@@ -46,7 +43,7 @@ def activation_bytes(config: TrainConfig, model: Any) -> int:
     last = _FP32 * hidden  # the norm before the head
     if config.method == "full":
         last += 2 * compute * hidden  # for the gradients of its weight and of the head's
-    return whole + last + _LOSS_BYTES * int(text.vocab_size)
+    return whole + last
 
 
 def adapted_expert_bytes(config: TrainConfig, model: Any) -> int:
@@ -66,7 +63,7 @@ def adapted_expert_bytes(config: TrainConfig, model: Any) -> int:
     return size * (max(sums) if config.gradient_checkpointing else sum(sums))
 
 
-def fused_experts(model: nn.Module) -> Iterator[nn.Parameter]:
+def _fused_experts(model: nn.Module) -> Iterator[nn.Parameter]:
     """Yield the weights that hold all experts of a layer, ``[experts, out, in]``."""
     for module in model.modules():
         if not isinstance(module, nn.Conv1d):  # its weight is 3-D too
@@ -115,9 +112,11 @@ def _layer_bytes(config: TrainConfig, layer: nn.Module, text: Any, compute: int)
         elif hasattr(module, "bottleneck_down"):
             total += adapter * (hidden + 2 * config.bottleneck.size)
             total += (adapter + _MASK) * hidden if config.bottleneck.dropout else 0
-    for weight in fused_experts(layer):
+    for weight in _fused_experts(layer):
         out, into = weight.shape[1:]
-        total += chosen * compute * ((into if out == hidden else out) + (into if full else 0))
+        # What the experts give is multiplied by the router's weights, which keeps it.
+        kept = into + out if out == hidden else out
+        total += chosen * compute * (kept + (into if full else 0))
     return total
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["chunked_cross_entropy", "chunked_loss"]
+__all__ = ["chunk_rows", "chunked_cross_entropy", "chunked_loss", "computes_in_chunks", "output_head"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,14 @@ _CHUNK_VALUES = 1 << 24
 _TOLERANCE = 1e-3
 """Relative difference of the two ways' losses; in bf16 both round each logit to 8 bits, alike."""
 
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Settings of transformers' models that bend the head's product (Gemma, RecurrentGemma, xLSTM)."""
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Return how many positions have their logits there at once."""
+    return max(1, _CHUNK_VALUES // vocabulary)
+
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Computes the gradients in the forward pass, while each chunk's logits are there."""
@@ -35,7 +43,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, gradients: bool
     ) -> Tensor:
-        rows = max(1, _CHUNK_VALUES // weight.shape[0])
+        rows = chunk_rows(weight.shape[0])
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
@@ -47,6 +55,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             normalizer = logits.logsumexp(dim=-1, keepdim=True)
             total += (normalizer - logits.gather(1, wanted[:, None])).sum()
             if not gradients:
+                del product, logits
                 continue
             # d loss / d logits: the probabilities, less 1 at the label.
             logits.sub_(normalizer).exp_()
@@ -57,6 +66,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 grad_weight += gradient.T @ part.to(product.dtype)
             if grad_bias is not None:
                 grad_bias += gradient.sum(dim=0)
+            del product, logits, gradient  # or they are there beside the next chunk's
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         return total
 
@@ -120,9 +130,8 @@ def chunked_loss(model: Any, example: Mapping[str, Tensor]) -> Iterator[bool]:
     Yields:
         Whether the loss is computed in chunks.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = causal.get_output_embeddings()
-    if type(head) is not nn.Linear or head.weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    causal, head = _causal(model), output_head(model)
+    if head is None:
         yield False
         return
     own = _loss_of(model, example)
@@ -134,6 +143,26 @@ def chunked_loss(model: Any, example: Mapping[str, Tensor]) -> Iterator[bool]:
         return
     with _replaced(causal, head):
         yield True
+
+
+def output_head(model: Any) -> nn.Linear | None:
+    """Return the head whose product can be computed in chunks; None where it is no plain linear layer."""
+    head = _causal(model).get_output_embeddings()
+    wide = (torch.float32, torch.bfloat16, torch.float16)
+    return head if type(head) is nn.Linear and head.weight.dtype in wide else None
+
+
+def computes_in_chunks(model: Any) -> bool:
+    """Say without weights whether ``chunked_loss`` will compute in chunks; the meta device is enough.
+
+    A run tries it out; here the model's head and config are asked.
+    """
+    text = model.config.get_text_config()
+    return output_head(model) is not None and not any(getattr(text, name, None) for name in _CAPS)
+
+
+def _causal(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @contextmanager

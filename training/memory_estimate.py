@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import get_keys_to_not_convert
-from transformers.quantizers.quantizers_utils import should_convert_module
 
+from checkpoints.nf4_report import PackedSize, expected_size
 from checkpoints.sizes import parameter_count
-from training.activation_estimate import activation_bytes, adapted_expert_bytes, fused_experts
+from training.activation_estimate import activation_bytes, adapted_expert_bytes
 from training.config import TrainConfig
+from training.loss_estimate import loss_bytes
 from training.methods.registry import load_method
 from training.moe.setup import trained_routers
 from training.optimizers import OPTIMIZERS
@@ -28,10 +26,6 @@ from training.precision import autocasts, base_dtype
 __all__ = ["MemoryEstimate", "estimate_memory"]
 
 _BYTES = {"bf16": 2, "fp32": 4}
-# Half a byte, and of each block of 64 a scale: in fp32, or (double quantization) in 8 bits with one in fp32
-# for 256 of them. https://arxiv.org/abs/2305.14314, section 3.
-_NF4 = 0.5 + 4 / 64
-_NF4_DOUBLE = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True)
@@ -45,6 +39,7 @@ class MemoryEstimate:
     gradients: int
     optimizer: int
     activations: int
+    """With the loss and what is there while it is computed."""
     tokens: int
     """Rows times tokens of one forward pass that ``activations`` is for."""
 
@@ -63,7 +58,9 @@ def estimate_memory(config: TrainConfig, base: Any, max_length: int) -> MemoryEs
         max_length: tokens of a row.
     """
     parameters = parameter_count(base)
-    packed = _packed_parameters(base) if config.base_quantization == "nf4" else 0
+    packed = None
+    if config.base_quantization == "nf4":
+        packed = expected_size(base, double_quantization=config.double_quantization)
     with torch.device("meta"):
         routers = trained_routers(base, config)
         model = load_method(config.method)(base, getattr(config, config.method), routers)
@@ -79,27 +76,18 @@ def estimate_memory(config: TrainConfig, base: Any, max_length: int) -> MemoryEs
     return MemoryEstimate(
         parameters=parameters,
         trainable=trainable,
-        weights=round(weights),
+        weights=weights,
         gradients=trainable * trained_bytes,
         optimizer=round(trainable * (2 * trained_bytes if state is None else state)),
-        activations=tokens * activation_bytes(config, model) + adapted_expert_bytes(config, model),
+        activations=tokens * activation_bytes(config, model)
+        + adapted_expert_bytes(config, model)
+        + loss_bytes(config, model, tokens),
         tokens=tokens,
     )
 
 
-def _frozen_bytes(config: TrainConfig, frozen: int, packed: int) -> float:
-    if config.base_quantization != "nf4":
+def _frozen_bytes(config: TrainConfig, frozen: int, packed: PackedSize | None) -> int:
+    if packed is None:
         return frozen * _BYTES[base_dtype(config)]
     # Whatever is not packed goes to fp32 (see ``training.base``).
-    return packed * (_NF4_DOUBLE if config.double_quantization else _NF4) + (frozen - packed) * 4
-
-
-def _packed_parameters(model: Any) -> int:
-    """Return how many parameters NF4 packs: the Linear layers but the head, and fused experts."""
-    kept = get_keys_to_not_convert(model)
-    linear = sum(
-        module.weight.numel()
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and should_convert_module(name, kept)
-    )
-    return linear + sum(value.numel() for value in fused_experts(model))
+    return packed.bytes + (frozen - packed.parameters) * 4

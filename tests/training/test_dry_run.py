@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from checkpoints.architectures.deepseek import DeepseekConfig
 from checkpoints.errors import ConfigError
 from checkpoints.loading import load_model
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
@@ -43,6 +44,33 @@ def empty(config: LlamaConfig) -> Any:
         return LlamaForCausalLM(config)
 
 
+def kept_bytes(config: Any, model: Any) -> int:
+    """What autograd keeps of a forward pass beside the model itself and its logits."""
+    vocabulary = model.config.vocab_size
+    own = {value.untyped_storage().data_ptr() for value in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in own and vocabulary not in tensor.shape and tensor.numel() >= ROWS * LENGTH:
+            kept[place] = tensor
+        return tensor
+
+    ids = torch.randint(0, vocabulary, (ROWS, LENGTH))
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocasts(config)),
+    ):
+        model(input_ids=ids, labels=ids, use_cache=False)
+    copies: set[tuple[int, ...]] = set()  # of weights, by autocast: the estimate counts them as weights
+    if autocasts(config):
+        shapes = [tuple(value.shape) for value in model.parameters() if value.requires_grad]
+        copies = {*shapes, *(shape[:-2] + shape[:-3:-1] for shape in shapes)}  # and transposed
+    return sum(
+        tensor.untyped_storage().nbytes() for tensor in kept.values() if tuple(tensor.shape) not in copies
+    )
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     "settings",
@@ -67,35 +95,32 @@ def test_activations_are_what_autograd_keeps(settings: dict[str, Any], dtype: st
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model = load_method(config.method)(model, getattr(config, config.method)).train()
-    own = {value.untyped_storage().data_ptr() for value in (*model.parameters(), *model.buffers())}
-    kept: dict[int, torch.Tensor] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in own and sizes.vocab_size not in tensor.shape and tensor.numel() >= ROWS * LENGTH:
-            kept[place] = tensor
-        return tensor
-
-    ids = torch.randint(0, 512, (ROWS, LENGTH))
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocasts(config)),
-    ):
-        model(input_ids=ids, labels=ids, use_cache=False)
-    copies: set[tuple[int, ...]] = set()  # of weights, by autocast: the estimate counts them as weights
-    if autocasts(config):
-        shapes = [tuple(value.shape) for value in model.parameters() if value.requires_grad]
-        copies = {*shapes, *(shape[::-1] for shape in shapes)}
-    measured = sum(
-        tensor.untyped_storage().nbytes() for tensor in kept.values() if tuple(tensor.shape) not in copies
-    )
-    estimated = ROWS * LENGTH * (activation_bytes(config, model) - 12 * sizes.vocab_size)
+    measured = kept_bytes(config, model)
+    estimated = ROWS * LENGTH * activation_bytes(config, model)
     if config.gradient_checkpointing:
         # autograd has the layers' inputs; the estimate adds the one layer that is computed again
         plain = ROWS * LENGTH * activation_bytes(replace(config, gradient_checkpointing=False), model)
         assert measured < 1.25 * estimated < 0.6 * plain
         return
     print(f"{config.method} {dtype}: estimated {estimated:,}, kept {measured:,}: {estimated / measured:.2f}")
+    assert 0.85 <= estimated / measured <= 1.15
+
+
+@pytest.mark.parametrize(("method", "dtype"), [("lora", "fp32"), ("lora", "bf16"), ("full", "fp32")])
+def test_activations_of_a_mixture_are_what_autograd_keeps(method: str, dtype: str) -> None:
+    config = config_of(method=method, dtype=dtype)
+    sizes = DeepseekConfig(
+        vocab_size=512, hidden_size=256, intermediate_size=640, moe_intermediate_size=128,
+        num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4, n_routed_experts=8,
+        n_shared_experts=2, num_experts_per_tok=3, first_k_dense_replace=1, max_position_embeddings=128,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    model = AutoModelForCausalLM.from_config(sizes, dtype=dtypes[base_dtype(config)])
+    model = load_method(method)(model, getattr(config, method)).train()
+    measured = kept_bytes(config, model)
+    estimated = ROWS * LENGTH * activation_bytes(config, model)
+    print(f"{method} {dtype}: estimated {estimated:,}, kept {measured:,}: {estimated / measured:.2f}")
     assert 0.85 <= estimated / measured <= 1.15
 
 
@@ -115,7 +140,8 @@ def test_the_parts_of_a_7b_by_arithmetic() -> None:
         LENGTH,
     )
     blocks = LINEAR_7B / 64
-    expected = LINEAR_7B / 2 + blocks + 4 * blocks / 256 + 4 * REST_7B + (4 + 2) * lora
+    scales = blocks + 4 * blocks / 256 + 4 * 30 * 7  # in 8 bits, theirs in 32, and an offset for each matrix
+    expected = LINEAR_7B / 2 + scales + 4 * REST_7B + (4 + 2) * lora
     assert packed.weights == pytest.approx(expected, rel=1e-9)
 
     full = estimate_memory(

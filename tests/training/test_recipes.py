@@ -1,4 +1,8 @@
-"""Every recipe: the command line takes it, its model can be built, and its memory figure is the estimate."""
+"""Every recipe: the command line takes it, its model can be built, and its memory figure is the estimate.
+
+``model_configs`` holds the fields that matter of the ``config.json`` that is published with each model, typed
+in by hand; the sizes that follow from them are the ones that the models are known by.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from checkpoints.sizes import parameter_count
 from training.config import TrainConfig
 from training.dry_run import row_length
 from training.memory_estimate import estimate_memory
@@ -20,6 +25,7 @@ from trimaran.command_table import COMMANDS
 ROOT = Path(__file__).parents[2]
 CONFIGS = Path(__file__).parent / "model_configs"
 RECIPES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "recipes").rglob("*.yaml"))
+PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 _GIB = 1024**3
 
 
@@ -30,7 +36,7 @@ def load(recipe: str) -> TrainConfig:
 
 
 def empty(recipe: str) -> Any:
-    """The recipe's model on the meta device, from the published ``config.json`` kept beside the tests."""
+    """The recipe's model on the meta device."""
     path = CONFIGS / f"{Path(recipe).parent.name}.json"
     assert path.is_file(), f"add the model's config.json as {path}"
     with torch.device("meta"):
@@ -50,6 +56,7 @@ def test_the_header_has_the_command_and_the_memory(recipe: str) -> None:
     stated = re.search(r"Memory: about ([\d.]+) GiB", header(recipe))
     assert stated is not None, f"say in the header: Memory: about {total:.1f} GiB"
     assert float(stated[1]) == pytest.approx(total, rel=0.02, abs=0.06)
+    assert f"| `{recipe}` | {stated[1]} |" in PAGE
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -60,9 +67,16 @@ def test_its_rows_and_output_are_where_it_says(recipe: str) -> None:
     assert not config.output.is_absolute()
 
 
+SIZES = {
+    "deepseek-7b": 6_910_365_696,
+    "deepseek-moe-16b": 16_375_728_128,
+    "deepseek-v2-lite": 15_706_484_224,
+    "r1-distill-qwen-1.5b": 1_777_088_000,
+    "smollm2-135m": 134_515_008,
+}
+"""What the models are known by: 7B, 16.4B, 15.7B, 1.78B, 135M."""
+
+
 def test_the_configs_are_of_the_sizes_they_are_known_by() -> None:
-    sizes = {
-        recipe: sum(value.numel() for value in empty(recipe).parameters())
-        for recipe in ("recipes/deepseek-7b/lora.yaml", "recipes/smollm2-135m/lora.yaml")
-    }
-    assert list(sizes.values()) == [6_910_365_696, 134_515_008]
+    names = sorted({Path(recipe).parent.name for recipe in RECIPES})
+    assert {name: parameter_count(empty(f"recipes/{name}/lora.yaml")) for name in names} == SIZES
