@@ -11,10 +11,8 @@ from checkpoints.errors import DataError
 from checkpoints.prompt import Message, PromptEncoder
 from checkpoints.tokens import token_ids
 from tests.tiny_models import build_tiny_tokenizer
-from training.data.config import DataConfig
 from training.data.encoding import IGNORED, RowEncoder
-from training.data.formats import Row
-from training.data.split import load_split
+from training.data.formats import Row, read_rows
 
 EXAMPLE = Path(__file__).parents[2] / "recipes" / "r1-distill-qwen-1.5b" / "example.jsonl"
 OPENED = "<｜Assistant｜><think>\n"
@@ -53,7 +51,7 @@ def test_messages_are_refused_with_the_remedy(encoder: RowEncoder) -> None:
 def test_the_recipes_rows_are_prompts_as_the_template_makes_them(
     encoder: RowEncoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    rows, _ = load_split(DataConfig(train=EXAMPLE), seed=0)
+    rows = read_rows(EXAMPLE)
     assert len(rows) == 12
     for row in rows:
         assert row.format == "prompt_completion"

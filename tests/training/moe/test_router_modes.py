@@ -19,7 +19,7 @@ from tests.training.moe.reference import switch_loss
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
 from training.config import TrainConfig
 from training.data.encoding import RowEncoder, encode_rows
-from training.data.split import load_split
+from training.data.formats import read_rows
 from training.metrics import read_metrics
 from training.moe.config import MoeSettings
 from training.moe.routers import find_routers
@@ -134,7 +134,7 @@ def decisions(source: Path, data: Path) -> list[list[torch.Tensor]]:
     """Logits and choices of each router for all rows, one after the other and without padding."""
     model, tokenizer = load_model(source, dtype="fp32"), load_tokenizer(source)
     tokens = base_manifest(source, model, tokenizer).tokens
-    rows, _ = load_split(tiny_config(source, data, Path("o")).data, seed=0)
+    rows = read_rows(data)
     encoder = RowEncoder(PromptEncoder(tokenizer, tokens), tokens)
     seen: dict[nn.Module, list[tuple[torch.Tensor, ...]]] = {}
     for name, module in model.named_modules():
