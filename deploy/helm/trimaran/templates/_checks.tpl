@@ -127,7 +127,10 @@ releases one. */}}
 {{- define "trimaran.checkFormats" -}}
 {{- $quantity := "^[0-9]+([.][0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$" -}}
 {{- $values := .Values -}}
-{{- $sizes := dict "shm.sizeLimit" $values.shm.sizeLimit "tmp.sizeLimit" $values.tmp.sizeLimit "model.copy.sizeLimit" $values.model.copy.sizeLimit "training.shmSizeLimit" $values.training.shmSizeLimit -}}
+{{- $sizes := dict "tmp.sizeLimit" $values.tmp.sizeLimit "model.copy.sizeLimit" $values.model.copy.sizeLimit "training.shmSizeLimit" $values.training.shmSizeLimit -}}
+{{- if $values.shm.sizeLimit -}}
+{{- $_ := set $sizes "shm.sizeLimit" $values.shm.sizeLimit -}}
+{{- end -}}
 {{- range $prefix, $resources := dict "resources" $values.resources "loadtest.resources" $values.loadtest.resources "training.resources" $values.training.resources -}}
 {{- range $kind, $amounts := $resources -}}
 {{- range $name, $amount := $amounts -}}
