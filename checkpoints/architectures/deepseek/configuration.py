@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.utils import is_torch_available
 
 from checkpoints.architectures.registration import register_deepseek_models
 
@@ -52,7 +53,9 @@ class DeepseekConfig(LlamaConfig):
         kwargs.pop("auto_map", None)
         super().__post_init__(**kwargs)
         self._check_experts()
-        register_deepseek_models()
+        # Without torch there are no models: a server's front end reads the config for the tokenizer alone.
+        if is_torch_available():
+            register_deepseek_models()
 
     def is_mixture(self, layer: int) -> bool:
         """Whether the feed-forward part of this layer is a mixture of experts."""
