@@ -82,12 +82,13 @@ def _compare(methods: Mapping[str, Any]) -> list[str]:
         f"Often quoted: {quoted}; and 0.7% trained for r=16 on q and v. Why it is otherwise here:",
         "",
         "- **Memory.** Those figures are of weights, gradients and optimizer states of a model of billions "
-        "of parameters. A small model's memory is mostly activations and logits (49,152 words for 576 "
-        "numbers), which every method has. `trimaran train --dry-run` splits the sum for your model.",
-        "- **Speed.** No method saves the forward pass, and adapters save only the products that weight "
+        "of parameters, and the second table has their order; but QLoRA is below LoRA there, since an NF4 "
+        "base is a quarter of a bf16 one. A small model's memory is mostly activations, which every method "
+        "has, and what NF4 saves on 135 M weights is less than unpacking them at each use takes.",
+        "- **Speed.** No method saves the forward pass, and adapters save the products that weight "
         "gradients need: a third of all. Full fine-tuning also casts each fp32 weight to bf16 and steps "
         "through all of them, which weighs most where a step has few tokens. What adapters cost is "
         "their own small products, copies and, on NF4, unpacking weights at each use.",
-        "- **Trained share.** r=16 on q and v of a 7B Llama is 8.4 of 6,738 million parameters: 0.12%. On "
-        "all linear layers it is 0.6%.",
+        "- **Trained share.** It falls with the model's size: r=16 on q and v is 0.7% of this model's "
+        "parameters, but 0.11% of the 7B's, and 0.5% there on all linear layers.",
     ]
