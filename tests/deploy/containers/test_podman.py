@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from checkpoints.loading import load_model
+from checkpoints.prompt import PromptEncoder
 from serving.ports import choose_ports
 from tests.deploy.containers.conftest import Stack, get
 from tests.deploy.containers.podman import Podman, PodmanMissing, running_podman
 from tests.deploy.helm_tool import Helm, value_sets
 from tests.deploy.monitoring.tools import missing
+from tests.equality import assert_equal_tokens, generate_greedily
 from tests.serving.endpoint import post
 
 pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(600)]
@@ -44,6 +47,7 @@ def publish_on_loopback(manifest: dict[str, Any]) -> list[int]:
 def test_the_rendered_deployment_serves(
     podman: Podman,
     stack: Stack,
+    checkpoint: Path,
     helm: Helm,
     tmp_path: Path,
     wait_until: Callable[[Callable[[], bool], float], None],
@@ -68,12 +72,13 @@ def test_the_rendered_deployment_serves(
             wait_until(lambda: ready(f"{url}/v2/models/llm/ready"), 120)
         except AssertionError:
             pytest.fail(podman.run("ps", "--all") + podman.run("logs", CONTAINER, check=False)[-4000:])
-        question = {"text_input": "The capital of France is", "max_tokens": 16}
+        question: dict[str, Any] = {"text_input": "The capital of France is", "max_tokens": 16}
         status, answer = post(f"{url}/v2/models/llm/generate", question, timeout=60)
         assert status == 200, answer
-        # The same image and model answer through compose, equal to the offline text by the test of that.
-        _, through_compose = post(f"{stack.url()}/v2/models/llm/generate", question)
-        assert answer["output_ids"] == through_compose["output_ids"]
+        encoder, model = PromptEncoder.from_checkpoint(checkpoint), load_model(checkpoint, dtype="fp32")
+        prompt = encoder.encode(text=question["text_input"])
+        offline = generate_greedily(model, prompt, question["max_tokens"], encoder.tokens.stop)
+        assert_equal_tokens([offline], [list(answer["output_ids"])])
         assert b"nv_inference_request_success" in get(f"http://127.0.0.1:{metrics}/metrics")
 
         inside = ("exec", CONTAINER)
