@@ -82,9 +82,10 @@ def _compare(methods: Mapping[str, Any]) -> list[str]:
         f"Often quoted: {quoted}; and 0.7% trained for r=16 on q and v. Why it is otherwise here:",
         "",
         "- **Memory.** Those figures are of weights, gradients and optimizer states of a model of billions "
-        "of parameters, and the second table has their order; but QLoRA is below LoRA there, since an NF4 "
-        "base is a quarter of a bf16 one. A small model's memory is mostly activations, which every method "
-        "has, and what NF4 saves on 135 M weights is less than unpacking them at each use takes.",
+        "of parameters, and the second table has their order; but QLoRA is below LoRA there: its packed "
+        "weights are about a quarter, with embedding and head half of the bf16 base. A small model's memory "
+        "is mostly activations, which every method has, and what NF4 saves on 135 M weights is less than "
+        "unpacking them at each use takes.",
         "- **Speed.** No method saves the forward pass, and adapters save the products that weight "
         "gradients need: a third of all. Full fine-tuning also casts each fp32 weight to bf16 and steps "
         "through all of them, which weighs most where a step has few tokens. What adapters cost is "

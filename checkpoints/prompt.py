@@ -64,7 +64,7 @@ def validate_messages(value: Any) -> list[Message]:
         content = turn.get("content")
         if not isinstance(content, str) or not content:
             raise PromptError(f"{where}.content must be a non-empty string, found {content!r:.40}")
-        _check_unicode(content, f"{where}.content")
+        check_unicode(content, f"{where}.content")
     return cast("list[Message]", value)
 
 
@@ -150,7 +150,7 @@ class PromptEncoder:
         """
         if not isinstance(text, str) or not text:
             raise PromptError("the prompt text is empty")
-        _check_unicode(text, "the prompt text")
+        check_unicode(text, "the prompt text")
         ids = list(self._tokenizer.encode(text, add_special_tokens=False))
         if not ids:
             raise PromptError("the prompt text has no tokens")
@@ -216,7 +216,8 @@ def _prefix_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return []
 
 
-def _check_unicode(text: str, where: str) -> None:
+def check_unicode(text: str, where: str) -> None:
+    """Raise PromptError where ``text`` holds half of a surrogate pair, which no tokenizer takes."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

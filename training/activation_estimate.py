@@ -112,11 +112,13 @@ def _layer_bytes(config: TrainConfig, layer: nn.Module, text: Any, compute: int)
         elif hasattr(module, "bottleneck_down"):
             total += adapter * (hidden + 2 * config.bottleneck.size)
             total += (adapter + _MASK) * hidden if config.bottleneck.dropout else 0
+    adapted = config.method == "lora" and config.lora.experts and config.base_quantization != "nf4"
     for weight in _fused_experts(layer):
         out, into = weight.shape[1:]
         # What the experts give is multiplied by the router's weights, which keeps it.
         kept = into + out if out == hidden else out
-        total += chosen * compute * (kept + (into if full else 0))
+        # A LoRA on an unpacked expert is added to its weight, which then asks for the input as a trained one.
+        total += chosen * compute * (kept + (into if full or adapted else 0))
     return total
 
 

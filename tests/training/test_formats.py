@@ -152,6 +152,7 @@ def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
         ({"prompt": "a", "completion": ""}, r":1: 'completion' is empty"),
         ({"prompt": "a", "completion": None}, r":1: 'completion' must be a string, not null"),
         ({"text": ""}, r":1: 'text' is empty"),
+        ({"text": "half \ud83d"}, r":1: 'text' is not valid Unicode"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:

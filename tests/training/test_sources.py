@@ -52,6 +52,14 @@ def test_a_folder_without_names_of_splits_is_for_training(tmp_path: Path) -> Non
         names(root, "eval")
 
 
+def test_all_that_a_model_may_be_evaluated_on_is_looked_for(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set", "train.jsonl", "validation.jsonl", "test.parquet")
+    assert sorted(names(root, "decontamination")) == ["test.parquet", "validation.jsonl"]
+    assert names(folder(tmp_path / "suites", "gsm8k.jsonl"), "decontamination") == ["gsm8k.jsonl"]
+    with pytest.raises(DataError, match=r"no file to evaluate on .*it has train\.jsonl"):
+        names(folder(tmp_path / "rows", "train.jsonl"), "decontamination")
+
+
 @pytest.mark.parametrize(
     ("path", "split"),
     [

@@ -80,6 +80,7 @@ def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     found = False
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
+            csv.field_size_limit(2**31 - 1)  # the default, 131,072 characters, is less than a long document
             reader = csv.DictReader(stream, strict=True)
             try:
                 for record in reader:

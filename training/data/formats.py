@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from checkpoints.errors import DataError, PromptError
-from checkpoints.prompt import Message, validate_messages
+from checkpoints.prompt import Message, check_unicode, validate_messages
 from training.data.files import read_records
 
 __all__ = ["Format", "Row", "detect_format", "iterate_rows", "parse_row", "read_rows"]
@@ -136,6 +136,10 @@ def parse_row(record: dict[str, Any], format: Format, where: str) -> Row:
     for key, value in values.items():
         if not isinstance(value, str):
             raise DataError(f"{where}: {key!r} must be a string, not {_kind(value)}")
+        try:
+            check_unicode(value, repr(key))
+        except PromptError as error:
+            raise DataError(f"{where}: {error}") from error
     required = "completion" if format == "prompt_completion" else "text"
     if not values[required]:
         raise DataError(f"{where}: {required!r} is empty, so there is nothing to train on")

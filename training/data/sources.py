@@ -19,14 +19,14 @@ from training.data.hub import download, is_hub_path
 
 __all__ = ["Split", "resolve_files"]
 
-Split = Literal["train", "eval"]
+Split = Literal["train", "eval", "decontamination"]
 
 _WORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-_TAKEN: dict[Split, tuple[str, ...]] = {"train": ("train",), "eval": ("validation", "test")}
+_TAKEN: dict[str, tuple[str, ...]] = {"train": ("train",), "eval": ("validation", "test")}
 """The splits that serve, the first that is there."""
 _NO_ROWS = {"dataset_infos.json", "dataset_dict.json", "state.json"}
 
@@ -58,6 +58,16 @@ def resolve_files(entries: Iterable[Path], split: Split) -> list[Path]:
 def _of_folder(folder: Path, split: Split) -> list[Path]:
     found = [path for path in sorted(folder.rglob("*")) if _may_have_rows(path, folder)]
     named = {path: split_of(path.relative_to(folder)) for path in found}
+    if split == "decontamination":
+        # Whatever a model may be evaluated on; the same rows twice do no harm here.
+        chosen = [path for path in found if named[path] in ("validation", "test")]
+        chosen = chosen or [path for path in found if named[path] is None]
+        if not chosen:
+            raise DataError(
+                f"{folder} has no file to evaluate on ({', '.join(SUFFIXES)}); "
+                f"it has {_listed([str(path.relative_to(folder)) for path in found])}"
+            )
+        return chosen
     taken = [path for path in found if named[path] is None]
     for name in _TAKEN[split]:
         of_name = [path for path in found if named[path] == name]

@@ -174,6 +174,17 @@ def test_several_files_are_one_set(tmp_path: Path) -> None:
     assert (dropped["where"], dropped["detail"]) == (f"{second}:1", f"of {first}:1")
 
 
+def test_half_of_a_surrogate_pair_is_dropped_and_written(tmp_path: Path) -> None:
+    """JSON can hold it, UTF-8 cannot."""
+    odd = chat("What is a proa?", f"{STORY} \ud83d")
+    noted = chat("What is a catamaran?", "A boat with two hulls of the same size.", id="\ud83d")
+    rows = write_jsonl(tmp_path / "rows.jsonl", [odd, noted])
+    assert main(["clean-data", "--rows", str(rows), "--output", str(tmp_path / "out")]) == 0
+    (dropped,) = lines(tmp_path / "out" / "dropped.jsonl")
+    assert (dropped["rule"], dropped["row"]) == ("unusable", odd)
+    assert lines(tmp_path / "out" / "rows.jsonl") == [noted]
+
+
 @pytest.mark.parametrize("package", ["spacy", "datasketch"])
 def test_a_missing_package_names_the_extra(
     package: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

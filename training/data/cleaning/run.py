@@ -59,7 +59,7 @@ def clean_data(config: CleanDataConfig) -> CleanedData:
         CheckpointError: the output exists, or cannot be written.
     """
     files = resolve_files(config.sources, "train")
-    evaluation = resolve_files(config.evaluation, "eval")
+    evaluation = resolve_files(config.evaluation, "decontamination")
     _check_output(config.output, [*files, *evaluation])
     _check_scripts(config.scripts)
     splitter = WordSplitter(config.language)
@@ -162,14 +162,23 @@ def _write(directory: Path, judge: Judge, files: Sequence[Path], samples: int) -
                     )
                     if row in chosen:
                         text = "\n".join(texts_of(record)) or _line(record)
-                        found[broken.rule].append(Sample(where, broken.detail, text[:1000]))
+                        text = text[:1000].encode("utf-8", "replace").decode("utf-8")
+                        found[broken.rule].append(Sample(where, broken.detail, text))
                 row += 1
     return found
 
 
 def _line(record: dict[str, Any]) -> str:
     # What JSON has no type for (a date, bytes of a Parquet file) is no text to train on; it is kept readable.
-    return json.dumps(record, ensure_ascii=False, default=str) + "\n"
+    line = json.dumps(record, ensure_ascii=False, default=str) + "\n"
+    if not line.isascii() and _has_surrogate(line):
+        return json.dumps(record, default=str) + "\n"
+    return line
+
+
+def _has_surrogate(text: str) -> bool:
+    """Whether half of a surrogate pair is in it, which UTF-8 cannot hold and JSON's escapes can."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _chosen(judge: Judge, samples: int) -> set[int]:
