@@ -5,33 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
+from training.callbacks.drawing import Drawing
 from training.metrics import rows_from_history
 from training.plot import plot_loss
 
 __all__ = ["LossCurve"]
 
 
-class LossCurve(TrainerCallback):
-    """Draws the curve whenever the state is saved, and at the end."""
+class LossCurve(Drawing):
+    """The curve of training and evaluation loss."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Draw what there is so far."""
-        self._draw(state)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Draw the whole run."""
-        self._draw(state)
-
-    def _draw(self, state: TrainerState) -> None:
-        rows = rows_from_history(state.log_history)
-        if rows and state.is_world_process_zero:
+    def draw(self, history: list[dict[str, Any]]) -> None:
+        """Draw the curve, once there is a point."""
+        if rows := rows_from_history(history):
             plot_loss(rows, self.path)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from checkpoints.atomic import write_text_atomically
+from training.callbacks.drawing import Drawing
 from training.moe.plot import plot_experts
 from training.moe.statistics import ExpertStatistics
 
@@ -19,7 +20,7 @@ KEY = "experts"
 """Of the entries in the Trainer's log history, so that it is saved with the state and survives a resume."""
 
 
-class ExpertLog(TrainerCallback):
+class ExpertLog(Drawing):
     """Adds a row per logged step: ``step``, ``routers_trainable`` and ``layers`` (``ExpertStatistics``).
 
     It also puts ``routers_trainable`` and ``load_balance_loss`` where ``metrics.jsonl`` takes its values
@@ -69,21 +70,9 @@ class ExpertLog(TrainerCallback):
             with self._rows_path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(expert_rows([entry])[0]) + "\n")
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Draw what there is so far."""
-        self._draw(state)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Draw the whole run."""
-        self._draw(state)
-
-    def _draw(self, state: TrainerState) -> None:
-        rows = expert_rows(state.log_history)
-        if rows and state.is_world_process_zero:
+    def draw(self, history: list[dict[str, Any]]) -> None:
+        """Draw each layer's load and drop rate."""
+        if rows := expert_rows(history):
             plot_experts(rows, self._plot_path)
 
 
