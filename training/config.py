@@ -179,6 +179,11 @@ class TrainConfig:
                 f"base_quantization = {self.base_quantization} and method = {self.method} clash: 4-bit "
                 "weights cannot be trained; use method = qlora, or leave base_quantization out"
             )
+        if self.method == "bottleneck" and self.moe.router in ("trainable", "warmup"):
+            raise ConfigError(
+                f"moe.router = {self.moe.router} and method = bottleneck clash: it leaves the base as it is; "
+                "train routers with method = lora or full"
+            )
         if self.method == "full" and self.full.weights == "bf16" and self.dtype == "fp32":
             raise ConfigError("full.weights = bf16 and dtype = fp32 clash: weights in bf16 compute in bf16")
         if self.double_quantization and self.base_quantization is None:

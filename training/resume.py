@@ -135,6 +135,15 @@ class RunDirectory:
                 "--overwrite to train again"
             )
 
+    def check_settings(self, config: TrainConfig) -> None:
+        """Refuse to resume with other settings; before the data are read, which may take hours.
+
+        Raises:
+            ConfigError: there is a state, but of a run with other settings.
+        """
+        if self.finished is None and config.resume != "never" and self._last_complete_state() is not None:
+            self._compare({"settings": settings_that_matter(config)})
+
     def begin(self, config: TrainConfig, inputs: dict[str, Any]) -> Path | None:
         """Make the directory ready and return the state to resume from, or None to start.
 
@@ -144,23 +153,29 @@ class RunDirectory:
         Raises:
             ConfigError: there is a state, but of a run with other settings or inputs.
         """
-        wanted = json.loads(json.dumps({"settings": settings_that_matter(config), **inputs}))
+        wanted = {"settings": settings_that_matter(config), **inputs}
         if self.finished is not None or config.resume == "never":
             self._clear()
         state = self._last_complete_state()
         if state is not None:
-            difference = _first_difference(json.loads(self.record.read_text(encoding="utf-8")), wanted)
-            if difference is not None:
-                raise ConfigError(
-                    f"{self.root} holds a run that was cut off, with another setting: {difference}; "
-                    "give it as it was, choose another output, or start over with resume = never"
-                )
+            self._compare(wanted)
             logger.info("resuming from %s", state)
         else:
             self._clear()
         self.root.mkdir(parents=True, exist_ok=True)
         write_text_atomically(self.record, json.dumps(wanted, indent=2) + "\n")
         return state
+
+    def _compare(self, wanted: dict[str, Any]) -> None:
+        """Raise ConfigError where the run that was cut off had other values under the keys of ``wanted``."""
+        wanted = json.loads(json.dumps(wanted))
+        recorded = json.loads(self.record.read_text(encoding="utf-8"))
+        difference = _first_difference({key: recorded.get(key) for key in wanted}, wanted)
+        if difference is not None:
+            raise ConfigError(
+                f"{self.root} holds a run that was cut off, with another setting: {difference}; "
+                "give it as it was, choose another output, or start over with resume = never"
+            )
 
     def drop_tokens(self) -> None:
         """Remove the encoded rows, which take as much room as the data."""

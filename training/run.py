@@ -79,6 +79,7 @@ def train(config: TrainConfig) -> Path:
     if is_nf4(source):
         config = replace(config, base_quantization="nf4")
 
+    directory.check_settings(config)
     with _threads(config.threads):
         return _train(config, directory, source, files)
 

@@ -168,6 +168,18 @@ def test_a_run_with_another_setting_is_not_continued(cut_off: Path, tiny_llama_d
         train(config_of(tiny_llama_dir, data, cut_off, max_steps=4, learning_rate=1e-3))
 
 
+def test_a_resume_that_is_refused_leaves_the_encoded_rows(
+    cut_off: Path, tiny_llama_dir: Path, data: Path
+) -> None:
+    stores = sorted(path.name for path in (cut_off / "tokens").glob("training-*"))
+    assert stores
+    config = config_of(tiny_llama_dir, data, cut_off, max_steps=4)
+    config.data.max_length = 7
+    with pytest.raises(ConfigError, match=r"data.max_length was .*, now it is 7"):
+        train(config)
+    assert sorted(path.name for path in (cut_off / "tokens").glob("training-*")) == stores
+
+
 def test_a_run_with_other_rows_is_not_continued(cut_off: Path, tiny_llama_dir: Path, tmp_path: Path) -> None:
     other = write_jsonl(tmp_path / "other.jsonl", chat_rows(24))
     with pytest.raises(ConfigError, match=r"data was .*, now it is "):

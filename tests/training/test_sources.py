@@ -29,6 +29,12 @@ def test_files_are_taken_in_the_order_given(tmp_path: Path) -> None:
     assert resolve_files(files, "train") == files
 
 
+def test_a_file_named_twice_is_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set", "a.jsonl")
+    with pytest.raises(DataError, match=r"a\.jsonl is named twice"):
+        resolve_files([root, root / "a.jsonl"], "train")
+
+
 def test_a_download_of_a_data_set_has_its_splits_told_apart(tmp_path: Path) -> None:
     root = folder(
         tmp_path / "train-of-thought",  # the folder's own name says nothing

@@ -35,8 +35,8 @@ def resolve_files(entries: Iterable[Path], split: Split) -> list[Path]:
     """Return the files that ``entries`` stand for, in the order given, those of a folder by name.
 
     Raises:
-        DataError: nothing is there; a folder has no file of the split, several kinds, or files in several
-            folders; or the hub does not give a data set.
+        DataError: nothing is there, or it is named twice; a folder has no file of the split, several kinds or
+            files in several folders; or the hub does not give a data set.
     """
     files: list[Path] = []
     for entry in entries:
@@ -52,6 +52,11 @@ def resolve_files(entries: Iterable[Path], split: Split) -> list[Path]:
                 f"{entry} cannot be read: there is no such file or folder; a data set of the hub is "
                 "hf://datasets/OWNER/NAME"
             )
+    seen = set[Path]()
+    for path in files:
+        if path.absolute() in seen:
+            raise DataError(f"{path} is named twice; name each file once")
+        seen.add(path.absolute())
     return files
 
 

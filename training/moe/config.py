@@ -19,8 +19,9 @@ class MoeSettings:
     """Train the routers: never, from the first step, or after router_warmup of the steps; none is the
     method's own: trainable for full, else frozen."""
 
-    router_warmup: float = 0.1
-    """Share of the steps for which router: warmup keeps the routers as they are, above 0 and below 1."""
+    router_warmup: float | None = None
+    """Share of the steps for which router: warmup keeps the routers as they are, above 0 and below 1; none is
+    0.1."""
 
     load_balance_coefficient: float | None = None
     """Weight of the load-balance loss (Switch Transformer, arXiv:2101.03961, eq. 4) beside the token loss,
@@ -30,8 +31,17 @@ class MoeSettings:
     """While training, each expert takes at most this times its even share of a batch's tokens, and drops the
     rest (GShard, arXiv:2006.16668); 1.2 is an example. None drops nothing."""
 
+    @property
+    def warmup_share(self) -> float:
+        """Share of the steps that ``router: warmup`` waits for."""
+        return 0.1 if self.router_warmup is None else self.router_warmup
+
     def __post_init__(self) -> None:
-        if not 0 < self.router_warmup < 1:
+        if self.router_warmup is not None and self.router != "warmup":
+            raise ConfigError(
+                f"moe.router_warmup = {self.router_warmup} is for moe.router = warmup, not {self.router}"
+            )
+        if self.router_warmup is not None and not 0 < self.router_warmup < 1:
             raise ConfigError(f"moe.router_warmup = {self.router_warmup}: must be above 0 and below 1")
         coefficient = self.load_balance_coefficient
         if coefficient is not None and not (math.isfinite(coefficient) and coefficient >= 0):

@@ -72,7 +72,7 @@ def prepare_moe(model: nn.Module, settings: MoeSettings, rows: Path, plot: Path)
         for parameter in module.parameters()
         if parameter.requires_grad
     ]
-    warmup = RouterWarmup(trained, settings.router_warmup) if settings.router == "warmup" else None
+    warmup = RouterWarmup(trained, settings.warmup_share) if settings.router == "warmup" else None
     statistics = ExpertStatistics()
     log = ExpertLog(statistics, rows, plot, lambda: warmup.released if warmup else bool(trained))
     callbacks: list[TrainerCallback] = [warmup, log] if warmup else [log]

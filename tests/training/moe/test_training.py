@@ -231,15 +231,16 @@ def test_a_dense_model_refuses_what_needs_routers(tiny_llama_dir: Path, data: Pa
 
 
 def test_a_bottleneck_leaves_routers_alone() -> None:
-    with pytest.raises(ConfigError, match=r"moe\.router must be frozen"):
-        settings = tiny_config(Path("m"), Path("d"), Path("o"), method="bottleneck").bottleneck
-        load_method("bottleneck")(build_tiny_mixture("mixtral"), settings, ["model.layers.0.mlp.gate"])
+    moe = MoeSettings(router="trainable")
+    with pytest.raises(ConfigError, match=r"moe\.router = trainable and method = bottleneck clash"):
+        tiny_config(Path("m"), Path("d"), Path("o"), method="bottleneck", moe=moe)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"router_warmup": 1.0}, "router_warmup = 1.0"),
+        ({"router": "warmup", "router_warmup": 1.0}, "router_warmup = 1.0: must be"),
+        ({"router_warmup": 0.2}, r"router_warmup = 0\.2 is for moe\.router = warmup"),
         ({"load_balance_coefficient": math.inf}, "load_balance_coefficient = inf"),
         ({"expert_capacity_factor": 0.0}, "expert_capacity_factor = 0.0"),
     ],

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from peft import PeftModel, get_peft_model
 
 from checkpoints.bottleneck import BottleneckConfig
-from checkpoints.errors import ConfigError
 from training.methods.bottleneck.config import BottleneckSettings
 
 if TYPE_CHECKING:
@@ -22,14 +21,11 @@ def apply(model: PreTrainedModel, settings: BottleneckSettings, routers: Sequenc
     """Freeze ``model`` and add trainable adapters, kept in fp32 whatever the base's dtype.
 
     Raises:
-        ConfigError: ``routers`` is not empty: these adapters are served beside a base that stays as it is.
         UnsupportedCheckpoint: the decoder layers have no attention or no MLP to put them behind.
     """
-    if routers:
-        raise ConfigError(
-            "method = bottleneck leaves the base as it is, so moe.router must be frozen; train routers with "
-            "method = lora or full"
-        )
+    assert not routers, (
+        "TrainConfig refuses them: these adapters are served beside a base that stays as it is"
+    )
     config = BottleneckConfig(
         task_type="CAUSAL_LM",
         size=settings.size,
