@@ -26,8 +26,7 @@ class Family:
     save: Callable[[Path], Path]
     """Writes the model, in fp32 with a tokenizer, into a directory and returns it."""
     targets: tuple[str, ...]
-    """Linear layers to adapt. Of the mixtures that transformers has, PEFT takes an MLP's names for the routed
-    experts, so these are attention's only."""
+    """Linear layers to adapt: attention, and the MLPs and shared experts where there are any."""
 
 
 # 72 is no multiple of 64: on a CPU with AVX512-BF16 bitsandbytes then leaves Linear layers in the layout that
@@ -44,10 +43,10 @@ FAMILIES: dict[str, Family] = {
         "DeepSeek-MoE 16B", partial(save_tiny_mixture, name="deepseek", **_EXACT), (*_ATTENTION, *_MLP)
     ),
     "deepseek-v2": Family(
-        "DeepSeek-V2", partial(save_tiny_mixture, name="deepseek_v2", **_EXACT), _LATENT_ATTENTION
+        "DeepSeek-V2", partial(save_tiny_mixture, name="deepseek_v2", **_EXACT), (*_LATENT_ATTENTION, *_MLP)
     ),
     "deepseek-v3": Family(
-        "DeepSeek-V3", partial(save_tiny_mixture, name="deepseek_v3", **_EXACT), _LATENT_ATTENTION
+        "DeepSeek-V3", partial(save_tiny_mixture, name="deepseek_v3", **_EXACT), (*_LATENT_ATTENTION, *_MLP)
     ),
     "qwen-moe": Family("Qwen3-MoE", partial(save_tiny_mixture, name="qwen3_moe", **_EXACT), _ATTENTION),
     # As it is published: three query heads to a key head, embeddings tied.

@@ -1,6 +1,7 @@
 """``metrics.jsonl``: one row per logged step of a run.
 
-Keys: ``step``, ``epoch``, ``loss`` (mean over the trained tokens of the step), ``learning_rate``,
+Keys: ``step``, ``epoch``, ``loss`` (mean over the trained tokens of the step; with a
+load-balance loss, its coefficient times that on top, which ``eval_loss`` may not have), ``learning_rate``,
 ``grad_norm`` (before clipping), ``tokens_per_second`` (tokens that are not padding), and, on the steps
 that were evaluated, ``eval_loss`` (mean over the evaluation batches, weighted by their rows). These losses
 are in nats per token. For a mixture of experts also ``routers_trainable`` and ``load_balance_loss`` (without
