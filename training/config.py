@@ -100,6 +100,10 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
+    fused: bool = True
+    """Compute LoRA layers, gated MLPs and RMS norms by functions that keep less for the backward pass and are
+    faster; false is the modelling code step by step."""
+
     log_steps: int = 1
     """Write a line of metrics every so many steps."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from training.data.encoding import RowEncoder
 from training.data.packing import PackedDataset, check_packing, pack_lengths
 from training.data.prepare import DataFiles, PreparedData, find_files, prepare_data
 from training.data.summary import summarize
+from training.fused.apply import fused_layers
 from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
 from training.moe.setup import prepare_moe, trained_routers
@@ -158,7 +159,8 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
     )
     try:
         example = PaddingCollator(_pad_id(base))(data.train.shortest(1))
-        with quiet_transformers(), preemption.listening(), chunked_loss(model, example):
+        fused = fused_layers(model) if config.fused else nullcontext()
+        with quiet_transformers(), preemption.listening(), chunked_loss(model, example), fused:
             trainer.train(resume_from_checkpoint=str(state) if state else None)
     finally:
         bar.close()
