@@ -5,7 +5,7 @@ and number of tokens for all; each trains two epochs in a process of its own, of
 measured. Rounds are interleaved, figures are medians.
 
   python -m benchmarks.training
-  python -m benchmarks.training --peers ours-packed,trl-packed --rows 32 --rounds 1
+  python -m benchmarks.training --peers ours-packed,trl-packed --rows 16 --rounds 1
 
 Results go to benchmarks/results/training.{json,md}. The last line printed is one JSON object of ratios,
 ours over theirs: "speed/PEER" of tokens per second, "memory/PEER" of peak memory.
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from benchmarks.environments import interpreter_for, run
@@ -29,7 +29,7 @@ from benchmarks.failures import PeerFailure
 from benchmarks.machine import machine_facts, measure_floors
 from benchmarks.preparation import make_setting, tell
 from benchmarks.setting import Setting
-from benchmarks.training_peers.job import Job
+from benchmarks.training_peers.job import EPOCHS, Job
 from benchmarks.training_peers.trl import PINS
 from checkpoints.errors import TrimaranError
 from checkpoints.manifest import read_manifest
@@ -99,8 +99,7 @@ def _run(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
             "tokens_per_second": round(tokens / median(one["seconds"] for one in runs), 1),
             "peak_rss": median(one["peak_rss"] for one in runs),
             "steps": runs[0]["steps"],
-            "first_loss": round(runs[0]["losses"][0], 4),
-            "last_loss": round(runs[0]["losses"][-1], 4),
+            "epoch_losses": _epoch_losses(runs[0]["losses"]),
         }
         for name, runs in found.items()
     }
@@ -119,6 +118,12 @@ def _run(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
         "peers": peers,
         "ratios": _ratios(peers),
     }
+
+
+def _epoch_losses(losses: list[float]) -> list[float]:
+    """Return the mean loss over the steps of each epoch: orders of rows differ between trainers."""
+    size = len(losses) // EPOCHS
+    return [round(fmean(losses[start : start + size]), 4) for start in range(0, size * EPOCHS, size)]
 
 
 def _rows(setting: Setting, count: int) -> tuple[list[str], list[list[int]]]:
@@ -166,7 +171,7 @@ def _ratios(peers: dict[str, Any]) -> dict[str, float]:
         return {}
     ratios = {}
     for name, facts in peers.items():
-        if name != "ours-packed":
+        if not name.startswith("ours"):
             ratios[f"speed/{name}"] = round(ours["tokens_per_second"] / facts["tokens_per_second"], 3)
             ratios[f"memory/{name}"] = round(ours["peak_rss"] / facts["peak_rss"], 3)
     return ratios
@@ -176,8 +181,8 @@ def _page(results: dict[str, Any]) -> str:
     machine = results["machine"]
     rows = [
         f"| {f'**{name}**' if name.startswith('ours') else name} | {facts['tokens_per_second']:.0f} | "
-        f"{facts['peak_rss'] / 1e9:.2f} | {facts['steps']} | {facts['first_loss']:.3f} | "
-        f"{facts['last_loss']:.3f} |"
+        f"{facts['peak_rss'] / 1e9:.2f} | {facts['steps']} | {facts['epoch_losses'][0]:.3f} | "
+        f"{facts['epoch_losses'][1]:.3f} |"
         for name, facts in sorted(results["peers"].items(), key=lambda one: one[1]["tokens_per_second"])
     ]
     return "\n".join(
@@ -187,10 +192,11 @@ def _page(results: dict[str, Any]) -> str:
             f"Made by `python -m benchmarks.training` on {machine['cpu']}, {machine['cores']} cores "
             f"({', '.join(machine['cpu_flags'])}), {results['threads']} threads. SmolLM2-135M-Instruct in "
             f"bf16, LoRA of rank 16 on all linear layers, {results['rows']} rows of GSM8K with "
-            f"{results['tokens']} tokens, two epochs of which the second counts; medians of {results['rounds']} rounds. "
-            f"The floor by arithmetic is {results['floor_tokens_per_second']:.0f} tokens/s.",
+            f"{results['tokens']} tokens, two epochs of which the second counts; medians of "
+            f"{results['rounds']} rounds. The floor by arithmetic is "
+            f"{results['floor_tokens_per_second']:.0f} tokens/s.",
             "",
-            "| trainer | tokens/s | peak RSS, GB | steps | first loss | last loss |",
+            "| trainer | tokens/s | peak RSS, GB | steps | loss, first epoch | second epoch |",
             "|---|---|---|---|---|---|",
             *rows,
             "",
@@ -210,7 +216,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--peers", type=_peers, default=list(PEERS), metavar="A,B", help=f"of {', '.join(PEERS)}")
-    add("--rows", type=int, default=60, metavar="N", help="rows to train on, at most 60 (default 60)")
+    add("--rows", type=int, default=32, metavar="N", help="rows to train on, at most 60 (default 32)")
     add("--rounds", type=int, default=3, metavar="N", help="interleaved rounds (default 3)")
     add("--threads", type=int, help="math threads (default: the cores)")
     add("--checkpoint", type=Path, help="another checkpoint with a manifest (default: SmolLM2-135M-Instruct)")
