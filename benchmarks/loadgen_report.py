@@ -73,10 +73,11 @@ def page(results: dict[str, Any]) -> str:
 
 
 def _worst(scenario: dict[str, Any] | None) -> str:
-    if not scenario or not scenario["errors"]:
+    errors: dict[str, float] = scenario["errors"] if scenario else {}
+    if not errors:
         return "-"
-    name = max(scenario["errors"], key=scenario["errors"].__getitem__)
-    return f"{scenario['errors'][name]:.1f} ({name.replace('_', ' ')})"
+    name = max(errors, key=errors.__getitem__)
+    return f"{errors[name]:.1f} ({name.replace('_', ' ')})"
 
 
 def _number(value: float | None) -> str:

@@ -7,6 +7,7 @@ that have not been sent yet.
 import itertools
 import time
 
+import gevent
 from locust import HttpUser, events, task
 from locust.exception import StopUser
 
@@ -67,4 +68,5 @@ class ChatUser(HttpUser):
             response.success()
         self._fire("e2e", last - began)
         if next(_ended) >= options.requests:
-            self.environment.runner.quit()
+            # Not from here, or it would end this greenlet before the run; and once the table is written.
+            gevent.spawn_later(2.5, self.environment.runner.quit)
