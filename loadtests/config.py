@@ -78,6 +78,11 @@ class LoadTestConfig:
     """Most tokens to generate per request."""
     temperature: float = 0.0
     """Sampling temperature; 0 is greedy."""
+    metrics_url: str = "auto"
+    """Where the server publishes Prometheus metrics, to be read during the run: http://host:port/metrics, of
+    several with commas between them; auto: port 8002 of the endpoint's host, if it has any; none: nowhere."""
+    metrics_interval: str = "1s"
+    """How often to read them."""
     output: Path | None = None
     """Directory for results.json, requests.jsonl, report.html, summary.md and junit.xml.
     Default: loadtest-results/<time>."""
@@ -163,6 +168,11 @@ class LoadTestConfig:
     def request_timeout_ns(self) -> int:
         """``request_timeout`` in nanoseconds."""
         return parse_duration(self.request_timeout, "request_timeout")
+
+    @property
+    def metrics_interval_ns(self) -> int:
+        """``metrics_interval`` in nanoseconds."""
+        return parse_duration(self.metrics_interval, "metrics_interval")
 
     @property
     def max_lateness_p99_ns(self) -> int:

@@ -8,12 +8,15 @@ from loadtests import protocols
 from loadtests.arrivals.process import ARRIVALS, GAPS
 from loadtests.arrivals.rate import parse_rate
 from loadtests.errors import ConfigError
+from loadtests.server_metrics.endpoint import metrics_urls
 from loadtests.target import parse_targets
 
 if TYPE_CHECKING:
     from loadtests.config import LoadTestConfig
 
 __all__ = ["check_arrivals", "check_numbers", "check_workload"]
+
+_SHORTEST_INTERVAL_NS = 100_000_000
 
 
 def check_workload(config: LoadTestConfig) -> None:
@@ -25,6 +28,9 @@ def check_workload(config: LoadTestConfig) -> None:
     if config.protocol not in protocols.names():
         raise ConfigError(f"protocol: {config.protocol!r} is unknown; known: {', '.join(protocols.names())}")
     parse_targets(config.url)
+    metrics_urls(config.metrics_url)
+    if config.metrics_interval_ns < _SHORTEST_INTERVAL_NS:
+        raise ConfigError(f"metrics_interval: {config.metrics_interval} is too short; the least is 100ms")
     if not config.model:
         raise ConfigError("model: the name is empty; give the name the server loads it under")
     if config.warmup_ns >= config.duration_ns:

@@ -119,7 +119,15 @@ def make_load(
         end_ns = min(end_ns, collector.last_end_ns)
     report(_status(runner, collector))
     cpu_s = time.process_time() - cpu_before_s
-    report({"event": "done", "end_ns": end_ns, "ended_by": ended_by, "cpu_seconds": cpu_s})
+    report(
+        {
+            "event": "done",
+            "end_ns": end_ns,
+            "ended_by": ended_by,
+            "cpu_seconds": cpu_s,
+            "origin_ns": collector.origin_ns,
+        }
+    )
 
 
 def _wait_for_end(

@@ -61,7 +61,7 @@ class OpenAiUser(HttpUser):
                 f"{target.url}: model {model!r} is not served; served there: "
                 f"{', '.join(sorted(names)) or 'none'} (choose one with --model)"
             )
-        return {"server": "OpenAI API", "server_version": None, "model_versions": []}
+        return {"server": "OpenAI API", "server_version": None, "model_versions": [], "model_config": None}
 
     def send(self, prompt: Prompt, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""

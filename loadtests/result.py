@@ -24,6 +24,9 @@
     load_generator     cpu_seconds of all processes, cpu_cores they kept busy on average (null for a load of
                        no length) and cpu_ms_per_1k_tokens (null without tokens); workers
                        [name, index, requests, cpu_seconds, clock_shift_ns, finished], empty for one process
+    server_metrics     what the server's Prometheus endpoint said (``server_metrics/summary.py``): urls,
+                       interval_s, scrapes, failed_scrapes, resets_s (restarts that were seen), notes; window,
+                       whole_run (both null where nothing was read) and series
     notes              what made the load another one than was asked for, such as a lost worker
     verdict            outcome (passed | failed | invalid), passed, reasons, invalid (those of the reasons
                        that make the run invalid), checks [name, setting, limit, measured, unit, at_least,
@@ -129,6 +132,7 @@ def results_dict(
     config: dict[str, Any],
     server: dict[str, Any],
     machine: dict[str, object],
+    server_metrics: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the content of ``results.json``."""
     tokens = sum(bucket.output_tokens for bucket in measurement.series)
@@ -178,6 +182,7 @@ def results_dict(
             "cpu_ms_per_1k_tokens": round(1e6 * cpu_seconds / tokens, 3) if tokens else None,
             "workers": workers,
         },
+        "server_metrics": server_metrics,
         "notes": notes,
         "verdict": verdict.as_dict(),
     }

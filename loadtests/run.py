@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from loadtests.arrivals.schedule import make_schedule
 from loadtests.comparison import Comparison
@@ -19,11 +21,13 @@ from loadtests.measurement import Measurement, measure
 from loadtests.output import RECORDS_NAME, check_free, default_output, output_directory
 from loadtests.process import LoadRun, run_child
 from loadtests.prompts import load_prompts
-from loadtests.record import read_records
+from loadtests.record import Record, read_records
 from loadtests.report.junit import junit_xml
 from loadtests.report.markdown import markdown_summary
 from loadtests.report.page import render_report
 from loadtests.result import LoadTestResult, results_dict
+from loadtests.server_metrics.scraper import Scraper
+from loadtests.server_metrics.summary import NOT_READ, server_metrics
 from loadtests.slo import Verdict, judge
 from loadtests.validity import lateness_problems
 
@@ -46,9 +50,10 @@ def run_load_test(config: LoadTestConfig) -> LoadTestResult:
     started = datetime.now(UTC)
     target = config.output or default_output(started.astimezone())
     check_free(target, overwrite=config.overwrite)
-    with output_directory(target, overwrite=config.overwrite) as directory:
+    with output_directory(target, overwrite=config.overwrite) as directory, Scraper(config) as scraper:
         run = run_child(config, config_to_json(config), directory / RECORDS_NAME)
-        result = write_everything(directory, config, run, started)
+        scraper.stop()
+        result = write_everything(directory, config, run, started, scraper)
     logger.info("load test results are in %s", target)
     return replace(result, output=target)
 
@@ -69,11 +74,24 @@ def check_files(config: LoadTestConfig) -> None:
 
 
 def write_everything(
-    directory: Path, config: LoadTestConfig, run: LoadRun, started: datetime
+    directory: Path,
+    config: LoadTestConfig,
+    run: LoadRun,
+    started: datetime,
+    scraper: Scraper | None = None,
 ) -> LoadTestResult:
-    """Measure the records in ``directory``, judge them, and write everything else there."""
+    """Measure the records in ``directory``, judge them, and write everything else there.
+
+    Args:
+        directory: holds the records.
+        config: the settings.
+        run: what is known of the load beside its records.
+        started: when it began.
+        scraper: has read the server's metrics; it was stopped.
+    """
+    answered = Counter[str]()
     measurement = measure(
-        read_records(directory / RECORDS_NAME),
+        _counted(read_records(directory / RECORDS_NAME), answered),
         warmup_ns=config.warmup_ns,
         end_ns=run.end_ns,
         user_counts=run.user_counts,
@@ -93,6 +111,7 @@ def write_everything(
         config=config_to_json(config),
         server=run.server,
         machine=machine_facts(),
+        server_metrics=_server_metrics(scraper, run, measurement, answered["ok"]),
     )
     text = json.dumps(results, indent=2, ensure_ascii=False)
     (directory / "results.json").write_text(text + "\n", encoding="utf-8")
@@ -127,6 +146,28 @@ def judge_measurement(
         goodput=measurement.totals["goodput"],
         invalid=[*lateness_problems(config, measurement), *problems],
         comparisons=comparisons,
+    )
+
+
+def _counted(records: Iterable[Record], outcomes: Counter[str]) -> Iterator[Record]:
+    for record in records:
+        outcomes[record.outcome] += 1
+        yield record
+
+
+def _server_metrics(
+    scraper: Scraper | None, run: LoadRun, measurement: Measurement, answered: int
+) -> dict[str, Any]:
+    if scraper is None or run.origin_ns is None:
+        return NOT_READ
+    return server_metrics(
+        scraper.snapshots(),
+        origin_ns=run.origin_ns,
+        window=measurement.window,
+        urls=scraper.urls,
+        interval_s=scraper.interval_s,
+        answered=answered,
+        notes=scraper.notes,
     )
 
 

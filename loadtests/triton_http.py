@@ -41,6 +41,7 @@ class TritonHttpUser(HttpUser):
                 raise EndpointError(_not_ready(client, target, model, headers))
             metadata = get_json(client, f"{target.path}/v2/models/{name}", headers)[1]
             server = get_json(client, f"{target.path}/v2", headers)[1]
+            status, config = get_json(client, f"{target.path}/v2/models/{name}/config", headers)
         except (OSError, HTTPParseError) as error:
             raise EndpointError(
                 f"{target.url}: nothing answers there ({error}); start a server "
@@ -53,6 +54,7 @@ class TritonHttpUser(HttpUser):
             "server": server.get("name"),
             "server_version": server.get("version"),
             "model_versions": metadata.get("versions", []),
+            "model_config": config if status == 200 and config else None,
         }
 
     def ask(self, prompt: Prompt) -> HTTPSocketPoolResponse:

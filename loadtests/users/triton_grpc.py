@@ -16,6 +16,7 @@ from locust.env import Environment
 
 grpc.experimental.gevent.init_gevent()  # after locust has patched sockets, before the first channel
 
+from google.protobuf.json_format import MessageToDict  # noqa: E402
 from tritonclient.grpc import service_pb2, service_pb2_grpc  # noqa: E402
 
 from loadtests.answer import Answer  # noqa: E402
@@ -71,6 +72,9 @@ class TritonGrpcUser(MeasuredUser):
                     f"{url}: model {model!r} is not ready; wait until it is loaded, or choose another"
                 )
             metadata = ask(stub.ModelMetadata, service_pb2.ModelMetadataRequest(name=model))
+            config = None
+            with contextlib.suppress(grpc.RpcError):  # a server may keep it to itself
+                config = ask(stub.ModelConfig, service_pb2.ModelConfigRequest(name=model)).config
         except grpc.RpcError as error:
             raise EndpointError(
                 f"{url}: no Triton answers there over gRPC ({error.details() or error.code()}); start a "
@@ -81,6 +85,7 @@ class TritonGrpcUser(MeasuredUser):
             "server": server.name,
             "server_version": server.version,
             "model_versions": list(metadata.versions),
+            "model_config": config and MessageToDict(config, preserving_proto_field_name=True),
         }
 
     def send(self, prompt: Prompt, answer: Answer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from loadtests.config import LoadTestConfig
+from loadtests.record import read_records
+from loadtests.result import LoadTestResult
 from loadtests.run import run_load_test
 from serving.triton_server import TritonServer
 from tests.serving.endpoint import exported, sealed_llama
@@ -32,8 +35,9 @@ def test_a_real_endpoint_answers_every_request(protocol: str, server: TritonServ
     url = f"grpc://{server.grpc_url.rpartition('/')[2]}" if protocol == "grpc" else server.http_url
     # The packaged prompts: texts and conversations, English, Chinese and code.
     config = LoadTestConfig(
-        url=url, protocol=protocol, users=4, duration="2s", max_tokens=8, output=tmp_path / "out"
-    )
+        url=url, protocol=protocol, users=4, duration="2s", warmup="500ms", max_tokens=8,
+        metrics_url=server.metrics_url, metrics_interval="200ms", output=tmp_path / "out",
+    )  # fmt: skip
     result = run_load_test(config)
     numbers = result.measurement
     assert numbers.failures == []
@@ -55,3 +59,42 @@ def test_a_real_endpoint_answers_every_request(protocol: str, server: TritonServ
     rate = numbers.totals["output_tokens_per_second"]
     assert rate is not None
     assert rate > 0
+    check_what_the_server_says(result)
+
+
+def check_what_the_server_says(result: LoadTestResult) -> None:
+    """Compare Triton's own counts with what the client saw."""
+    results = json.loads(result.results_json.read_text(encoding="utf-8"))
+    found, records = results["server_metrics"], list(read_records(result.requests_jsonl))
+    assert (found["notes"], found["failed_scrapes"], found["resets_s"]) == ([], 0, [])
+    # Every request and every token, warm-up and the last answers included: the same numbers on both sides.
+    assert found["whole_run"] == {
+        "requests": len(records),
+        "answered": len(records),
+        "output_tokens": sum(record.output_tokens for record in records),
+    }
+    window = found["window"]
+    # Edges of the window lie between two readings, 200 ms apart.
+    ended = sum(results["window"]["start_ns"] <= r.end_ns <= results["window"]["end_ns"] for r in records)
+    assert window["requests"] == pytest.approx(ended, rel=0.3)
+    rate = results["totals"]["output_tokens_per_second"]["value"]
+    assert window["output_tokens_per_second"] == pytest.approx(rate, rel=0.3)
+    assert window["outcomes"] == {"ok": pytest.approx(window["requests"], rel=0.3)}
+    assert window["failed_requests"] == {}
+    batches = window["histograms"]["batch_size"]
+    # Four users, one engine: requests are decoded together, and never more than there are.
+    assert 1 < batches["mean"] <= 4
+    assert sum(batches["counts"]) == pytest.approx(batches["count"])
+    assert sum(batches["counts"][batches["edges"].index(4) + 1 :]) == 0
+    assert 1 <= window["requests_per_batch"] <= 4
+    assert window["queue_ns_per_request"] > 0
+    assert 0 < window["gauges"]["running"]["max"] <= 4
+    assert 0 < window["gauges"]["kv_share"]["max"] <= 1
+    assert window["gauges"]["gpu_share"] is None  # there is none: not zero
+    assert window["cache_hit_share"] is None
+    assert results["server"]["model_config"]["backend"] == "python"
+    ttft = window["histograms"]["ttft"]
+    assert 0 < ttft["mean"] < results["metrics"]["e2e"]["mean"] / 1e9
+    times = [moment["time_s"] for moment in found["series"]]
+    assert times == sorted(times)
+    assert len(times) >= 8

@@ -120,10 +120,12 @@ def test_results_json_is_complete(run: Run) -> None:
         "failures",
         "series",
         "load_generator",
+        "server_metrics",
         "notes",
         "verdict",
     }
-    assert run.json["server"] == {"server": "scripted", "server_version": "1.0", "model_versions": ["1"]}
+    facts = {"server": "scripted", "server_version": "1.0", "model_versions": ["1"], "model_config": None}
+    assert run.json["server"] == facts
     assert run.json["window"]["ended_by"] == "duration"
     assert run.json["failures"] == []
     assert run.json["load_generator"]["cpu_seconds"] > 0
