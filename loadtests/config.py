@@ -84,8 +84,10 @@ class LoadTestConfig:
     metrics_interval: str = "1s"
     """How often to read them."""
     output: Path | None = None
-    """Directory for results.json, requests.jsonl, report.html, summary.md and junit.xml.
+    """Directory for results.json, requests.jsonl, requests.csv, report.html, summary.md and junit.xml.
     Default: loadtest-results/<time>."""
+    plots: bool = False
+    """Write the charts as PNG too, into plots/; needs matplotlib."""
     overwrite: bool = False
     """Replace the output directory if it exists."""
     max_failure_rate: float = 0.01

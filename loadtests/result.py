@@ -21,6 +21,8 @@
                        goodput_requests_per_second
     failures           per kind: kind, meaning, count, examples [start_ns, detail]
     series             per second: start_s, seconds, users, in_flight, requests, failures, output_tokens
+    latency_series     seconds per piece, and pieces: start_s; ttft (of the requests asked for in it) and itl
+                       (of the gaps that ended in it), each count, p50, p95, p99 (within 1 %), or null
     load_generator     cpu_seconds of all processes, cpu_cores they kept busy on average (null for a load of
                        no length) and cpu_ms_per_1k_tokens (null without tokens); workers
                        [name, index, requests, cpu_seconds, clock_shift_ns, finished], empty for one process
@@ -176,6 +178,7 @@ def results_dict(
             for group in measurement.failures
         ],
         "series": [bucket.as_dict() for bucket in measurement.series],
+        "latency_series": measurement.latency_series,
         "load_generator": {
             "cpu_seconds": round(cpu_seconds, 3),
             "cpu_cores": round(cpu_seconds / seconds, 3) if seconds else None,

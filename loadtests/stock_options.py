@@ -21,6 +21,7 @@ __all__ = ["add_options", "config_from_options"]
 # --results never replaces anything.
 _OF_LOCUST = (
     "url", "users", "spawn_rate", "duration", "stop_timeout", "max_requests", "output", "overwrite",
+    "plots",
 )  # fmt: skip
 # What may change from test to test in the web UI.
 _IN_WEB_UI = ("model", "prompts", "max_tokens", "temperature", "arrivals", "rate", "trace", "trace_speed")
@@ -32,7 +33,7 @@ def add_options(parser: Any) -> None:
     documented = docstring_parser.parse_from_object(LoadTestConfig).params
     texts = {entry.arg_name: " ".join((entry.description or "").split()) for entry in documented}
     choices = {"protocol": protocols.names(), "arrivals": ARRIVALS}
-    results = "directory for results.json, requests.jsonl, report.html, summary.md and junit.xml"
+    results = "directory for results.json, report.html, requests.jsonl and .csv, summary.md and junit.xml"
     parser.add_argument("--results", default="", help=results, include_in_web_ui=False)
     for field, kind in _ours():
         parser.add_argument(

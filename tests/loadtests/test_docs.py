@@ -17,6 +17,7 @@ from trimaran.commands import loadtest
 
 LOADTESTING = (ROOT / "docs" / "loadtesting.md").read_text(encoding="utf-8")
 DISTRIBUTED = (ROOT / "docs" / "distributed-load.md").read_text(encoding="utf-8")
+FILES = ("report.html", "results.json", "requests.jsonl", "requests.csv", "summary.md", "junit.xml")
 SHORTER = 40
 # In a process of its own: Locust patches the standard library when it is imported.
 PARSE = """
@@ -64,7 +65,7 @@ def test_every_example_of_the_page_passes(
         # On a busy machine the schedule may slip; that is what other tests are about.
         config, _ = parse_command(COMMANDS["loadtest"], [*own, "--url", url, "--max-lateness-p99", "5s"])
         assert loadtest(config) == 0, (number, arguments, capsys.readouterr().out)
-        for name in ("report.html", "results.json", "requests.jsonl", "summary.md", "junit.xml"):
+        for name in FILES:
             assert (tmp_path / config.output / name).is_file()
 
 

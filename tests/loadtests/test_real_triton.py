@@ -14,6 +14,7 @@ from loadtests.record import read_records
 from loadtests.result import LoadTestResult
 from loadtests.run import run_load_test
 from serving.triton_server import TritonServer
+from tests.loadtests.sample_run import check_schema
 from tests.serving.endpoint import exported, sealed_llama
 
 pytestmark = [pytest.mark.triton, pytest.mark.locust]
@@ -65,6 +66,7 @@ def test_a_real_endpoint_answers_every_request(protocol: str, server: TritonServ
 def check_what_the_server_says(result: LoadTestResult) -> None:
     """Compare Triton's own counts with what the client saw."""
     results = json.loads(result.results_json.read_text(encoding="utf-8"))
+    check_schema(results)
     found, records = results["server_metrics"], list(read_records(result.requests_jsonl))
     assert (found["notes"], found["failed_scrapes"], found["resets_s"]) == ([], 0, [])
     # Every request and every token, warm-up and the last answers included: the same numbers on both sides.

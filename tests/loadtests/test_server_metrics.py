@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -20,35 +17,9 @@ from loadtests.server_metrics.endpoint import find_metrics
 from loadtests.server_metrics.scraper import Scraper
 from loadtests.server_metrics.snapshot import Snapshot, SnapshotWriter, parse_metrics, read_snapshots
 from loadtests.server_metrics.summary import server_metrics
+from tests.loadtests.metrics_server import Growing, page, published
 
 SECOND = 1_000_000_000
-
-
-def page(
-    requests: float, running: float = 2, *, queue_us: float = 0, buckets: str = "", loaded: int = 1
-) -> str:
-    """Return what Triton and our model publish, cut to what these tests need."""
-    return f"""# HELP nv_inference_request_success Number of successful inference requests
-# TYPE nv_inference_request_success counter
-nv_inference_request_success{{model="llm",version="1"}} {requests}
-nv_inference_request_success{{model="llm_infer",version="1"}} 999
-# TYPE nv_inference_count counter
-nv_inference_count{{model="llm",version="1"}} {requests}
-# TYPE nv_inference_exec_count counter
-nv_inference_exec_count{{model="llm",version="1"}} {requests / 2}
-# TYPE nv_inference_queue_duration_us counter
-nv_inference_queue_duration_us{{model="llm",version="1"}} {queue_us}
-# TYPE nv_inference_pending_request_count gauge
-nv_inference_pending_request_count{{model="llm",version="1"}} 3
-# TYPE nv_cpu_utilization gauge
-nv_cpu_utilization 0.5
-# TYPE trimaran_running_requests gauge
-trimaran_running_requests{{model="llm",version="1"}} {running}
-trimaran_running_requests{{model="llm",version="0"}} 7
-# TYPE trimaran_loaded_timestamp_seconds gauge
-trimaran_loaded_timestamp_seconds{{model="llm",version="1"}} {loaded}
-{buckets}
-"""
 
 
 def summed(
@@ -150,31 +121,6 @@ def test_snapshots_survive_the_file(tmp_path: Path) -> None:
     path = tmp_path / "snapshots.jsonl"
     path.write_text(sink.getvalue() + '{"time_ns": 5, "new', encoding="utf-8")  # cut by a kill
     assert list(read_snapshots(path)) == snapshots
-
-
-class Growing(BaseHTTPRequestHandler):
-    """Counts one request more at each look."""
-
-    looks = 0
-
-    def do_GET(self) -> None:
-        Growing.looks += 1
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(page(Growing.looks).encode())
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def published() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Growing) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
 
 
 def test_they_are_read_in_a_process_of_its_own_until_the_load_is_over() -> None:
