@@ -21,7 +21,7 @@ _LEFT, _RIGHT, _TOP = 44, 18, 14
 _CDF_HEIGHT, _BARS_HEIGHT = 158, 44
 _BINS = 48
 _LOG_FROM = 12  # p99 so many times p5
-_LABEL_HEIGHT = 14
+_LABEL_HEIGHT, _LABEL_WIDTH = 14, 96
 
 
 def distribution_chart(
@@ -153,13 +153,12 @@ def _markers(found: Distribution, curve: svg.Frame) -> list[str]:
     for percent in (50, 95):
         value = found.percentile(percent)
         x, y = curve.x(value), curve.y(percent)
-        near_right = x > curve.left + 0.72 * curve.width
+        near_right = x > curve.right - _LABEL_WIDTH
         parts.append(svg.line(x, y, x, curve.bottom, "marker"))
         parts.append(svg.circle(x, y, 3.5, "dot one"))
         label_x, anchor = (x - 8, "end") if near_right else (x + 8, "start")
-        label_y = y - 7 if near_right else y + 16  # the side that the rising curve leaves free
-        label = f"p{percent}  {format_duration(value)}"
-        parts.append(svg.text(label_x, max(label_y, curve.top + 10), label, "mark", anchor))
+        label_y = y + 30 if near_right else y + 16  # below the curve, which is flat where it ends
+        parts.append(svg.text(label_x, label_y, f"p{percent}  {format_duration(value)}", "mark", anchor))
     return parts
 
 

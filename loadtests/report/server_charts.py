@@ -47,7 +47,7 @@ def server_charts(results: Mapping[str, Any]) -> list[Chart]:
 
 def requests_in_server(results: Mapping[str, Any]) -> Chart | None:
     """Return the chart that stands beside the client's concurrency."""
-    return _timeline(results, "Requests in the server", "at each reading", (
+    return _timeline(results, "Requests in the server", "", (
         ("in a slot", "running", "one"),
         ("wait for a slot", "waiting", "two"),
         ("in Triton's queue", "queued", "three"),

@@ -38,20 +38,39 @@ def browse(page: Path, mode: str, width: int, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_overlaps_or_overflows_and_all_can_be_read(page: Path, mode: str, width: int) -> None:
-    checked = page.with_name(f"checked-{mode}-{width}.html")
-    source = page.read_text(encoding="utf-8")
+def look(page: Path, name: str, source: str, mode: str, width: int) -> dict[str, Any]:
+    """Have the browser lay out ``source`` and return what ``page_checks.js`` finds."""
+    checked = page.with_name(f"{name}-{mode}-{width}.html")
     checked.write_text(source.replace("</body>", f"<script>{CHECKS}</script></body>"), encoding="utf-8")
     document = browse(checked, mode, width, "--dump-dom")
     (text,) = re.findall(r'<pre id="problems">(.*?)</pre>', document, re.DOTALL)
     found: dict[str, Any] = json.loads(unescape(text))
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_overlaps_or_overflows_and_all_can_be_read(page: Path, mode: str, width: int) -> None:
+    found = look(page, "checked", page.read_text(encoding="utf-8"), mode, width)
     assert found["problems"] == []
     assert found["charts"] >= 14
     assert found["seen"] > 300
     bright = [int(channel) for channel in re.findall(r"\d+", found["before"])]
     assert (sum(bright) > 600) == (mode == "light"), found["before"]
+
+
+def test_the_check_finds_what_is_wrong(page: Path) -> None:
+    source = page.read_text(encoding="utf-8")
+    spoiled = source.replace("</style>", """
+      .tile { min-width: 700px; } .faint { color: #bbb; } #on { margin-top: -80px; }
+    </style>""").replace("</main>", """
+      <p class="card" id="on">on the card before</p><p class="faint">hard to read</p>
+      <figure class="card"><svg viewBox="0 0 200 100" width="400"><text x="20" y="50">one text</text>
+      <text x="30" y="52">another</text><text x="190" y="90">outside</text></svg></figure>
+      </main>""")  # fmt: skip
+    problems = "\n".join(look(page, "spoiled", spoiled, "light", 1280)["problems"])
+    for expected in ("the page is ", '"on the card before"', "contrast 1.", '"another"', "outside its chart"):
+        assert expected in problems, problems
 
 
 def test_the_screenshots_show_a_page_in_two_themes(page: Path) -> None:
