@@ -54,7 +54,7 @@ class TritonHttpUser(HttpUser):
             "server": server.get("name"),
             "server_version": server.get("version"),
             "model_versions": metadata.get("versions", []),
-            "model_config": config if status == 200 and config else None,
+            "model_config": config if status == 200 and "max_batch_size" in config else None,
         }
 
     def ask(self, prompt: Prompt) -> HTTPSocketPoolResponse:

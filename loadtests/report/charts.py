@@ -153,10 +153,12 @@ def _requests(results: Mapping[str, Any]) -> Chart:
 
 
 def _users(results: Mapping[str, Any]) -> Chart:
-    tracks = [
-        Track("in flight", [bucket["in_flight"] for bucket in results["series"]], "one"),
-        # Dashed and on top: in a closed loop the two often lie on each other.
-        Track("users", [bucket["users"] for bucket in results["series"]], "two"),
-    ]
-    legend = (("requests in flight", "one"), ("users running", "two"))
-    return Chart("Concurrency", "over time", _draw(results, "Concurrency", tracks), legend)
+    tracks = [Track("in flight", [bucket["in_flight"] for bucket in results["series"]], "one", area=True)]
+    legend: tuple[tuple[str, str], ...] = ()
+    # In an open loop users only bound what is in flight, and are many more.
+    if results["config"]["arrivals"] == "closed":
+        # Dashed and on top: the two often lie on each other.
+        tracks.append(Track("users", [bucket["users"] for bucket in results["series"]], "two"))
+        legend = (("requests in flight", "one"), ("users running", "two"))
+    caption = "requests in flight" if not legend else "over time"
+    return Chart("Concurrency", caption, _draw(results, "Concurrency", tracks), legend)

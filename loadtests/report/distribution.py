@@ -17,7 +17,7 @@ from loadtests.report.scale import log_ticks, short_duration, ticks, time_unit, 
 __all__ = ["distribution_chart"]
 
 WIDTH, HEIGHT = 560, 270
-_LEFT, _RIGHT, _TOP = 44, 18, 14
+_LEFT, _RIGHT, _TOP = 44, 18, 18
 _CDF_HEIGHT, _BARS_HEIGHT = 158, 44
 _BINS = 48
 _LOG_FROM = 12  # p99 so many times p5
@@ -157,7 +157,7 @@ def _markers(found: Distribution, curve: svg.Frame) -> list[str]:
         parts.append(svg.line(x, y, x, curve.bottom, "marker"))
         parts.append(svg.circle(x, y, 3.5, "dot one"))
         label_x, anchor = (x - 8, "end") if near_right else (x + 8, "start")
-        label_y = y + 30 if near_right else y + 16  # below the curve, which is flat where it ends
+        label_y = y - 7 if near_right else y + 16  # the curve rises, so it is on neither side
         parts.append(svg.text(label_x, label_y, f"p{percent}  {format_duration(value)}", "mark", anchor))
     return parts
 

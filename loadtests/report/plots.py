@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from loadtests.durations import format_duration
 from loadtests.metrics.distribution import Distribution
 
 __all__ = ["PLOTS", "write_plots"]
@@ -73,8 +74,10 @@ def _latency(distributions: Mapping[str, Distribution]) -> Figure:
         p5, p50, p95, p99 = found.percentiles((5, 50, 95, 99))
         for percent, value in ((50, p50), (95, p95)):
             one.axvline(value / 1e6, color=_GREY, linestyle=":", linewidth=1)
-            one.annotate(f"p{percent} {value / 1e6:.3g} ms", (value / 1e6, percent), (6, -10),
-                         textcoords="offset points", fontsize=8)  # fmt: skip
+            far = value > 0.6 * found.max  # a text to its right would leave the plot
+            text, place = f"p{percent} {format_duration(value)}", (-6 if far else 6, -12)
+            one.annotate(text, (value / 1e6, percent), place, textcoords="offset points", fontsize=8,
+                         ha="right" if far else "left")  # fmt: skip
         if p99 > _LOG_FROM * max(p5, 1):
             one.set_xscale("log")
         one.set_xlabel("ms")

@@ -49,7 +49,7 @@ def requests_in_server(results: Mapping[str, Any]) -> Chart | None:
     """Return the chart that stands beside the client's concurrency."""
     return _timeline(results, "Requests in the server", "", (
         ("in a slot", "running", "one"),
-        ("wait for a slot", "waiting", "two"),
+        ("waiting", "waiting", "two"),
         ("in Triton's queue", "queued", "three"),
     ))  # fmt: skip
 
@@ -171,7 +171,7 @@ def _timeline(
     if not shown:
         return None
     times = [moment["time_s"] for moment in series]
-    legend = tuple((track.name, track.css_class) for track in shown)
+    legend = tuple((track.name, track.css_class) for track in shown) if len(tracks) > 1 else ()
     return Chart(
         title, caption, Markup(timeline_chart(times, shown, title, **span, **options)), legend
     )  # fmt: skip

@@ -62,7 +62,7 @@ def trend_chart(
     width = frame.width / count
     for place, name in enumerate(labels):
         texts = [
-            f"{track.name} {label(value)}" for track in tracks if (value := track.values[place]) is not None
+            f"{track.name} {label(shown)}" for track in tracks if (shown := track.values[place]) is not None
         ]
         tip = f"{name}: {', '.join(texts) or 'nothing'}" + ("" if passed[place] else ", did not pass")
         left = frame.x(place) - width / 2

@@ -41,11 +41,11 @@ def test_a_first_token_belongs_to_the_asking_and_a_gap_to_its_end() -> None:
     assert pieces[2]["itl"] == {"count": 1, "p50": 1000 * MS, "p95": 1000 * MS, "p99": 1000 * MS}
 
 
-@pytest.mark.parametrize(("seconds", "length"), [(0.2, 1), (60, 1), (61, 2), (600, 10), (86_400, 1800)])
+@pytest.mark.parametrize(("seconds", "length"), [(0.2, 1), (40, 1), (41, 2), (600, 15), (86_400, 3600)])
 def test_a_long_run_has_few_pieces(seconds: float, length: int) -> None:
     found = LatencySeries(round(seconds * SECOND)).as_dict()
     assert found["seconds"] == length
-    assert 1 <= len(found["pieces"]) <= 60
+    assert 1 <= len(found["pieces"]) <= 40
     end_s = found["pieces"][-1]["start_s"] + length
     assert end_s == pytest.approx(max(seconds, 1), abs=length / 2)
 

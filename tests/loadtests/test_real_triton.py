@@ -86,7 +86,7 @@ def check_what_the_server_says(result: LoadTestResult) -> None:
     batches = window["histograms"]["batch_size"]
     # Four users, one engine: requests are decoded together, and never more than there are.
     assert 1 < batches["mean"] <= 4
-    assert sum(batches["counts"]) == pytest.approx(batches["count"])
+    assert sum(batches["counts"]) == pytest.approx(batches["count"], abs=0.02)  # rounded to 0.001 each
     assert sum(batches["counts"][batches["edges"].index(4) + 1 :]) == 0
     assert 1 <= window["requests_per_batch"] <= 4
     assert window["queue_ns_per_request"] > 0
