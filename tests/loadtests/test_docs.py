@@ -12,8 +12,8 @@ import pytest
 
 from tests.loadtests.conftest import ROOT
 from trimaran.command_parser import parse_command
-from trimaran.command_table import COMMANDS
-from trimaran.commands import loadtest
+from trimaran.command_table import find_command
+from trimaran.commands import loadtest, loadtest_history
 
 LOADTESTING = (ROOT / "docs" / "loadtesting.md").read_text(encoding="utf-8")
 DISTRIBUTED = (ROOT / "docs" / "distributed-load.md").read_text(encoding="utf-8")
@@ -55,15 +55,23 @@ def test_every_example_of_the_page_passes(
     http_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     examples = commands(LOADTESTING, "trimaran")
-    assert len(examples) == 9
+    assert len(examples) == 10
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
-    for number, (_, command, *arguments) in enumerate(examples):
-        assert command == "loadtest"
+    for number, (_, *words) in enumerate(examples):
+        command, arguments = find_command(words)
+        if command.name == "loadtest history":
+            history, _ = parse_command(command, arguments)
+            capsys.readouterr()
+            assert loadtest_history(history) == 0
+            assert capsys.readouterr().out.count(" passed") == number  # all runs of the page before it
+            assert (tmp_path / history.page).is_file()
+            continue
+        assert command.name == "loadtest"
         url = http_url + ("/v1" if "--protocol" in arguments else "")
         own = [shorter(argument) for argument in arguments]
         # On a busy machine the schedule may slip; that is what other tests are about.
-        config, _ = parse_command(COMMANDS["loadtest"], [*own, "--url", url, "--max-lateness-p99", "5s"])
+        config, _ = parse_command(command, [*own, "--url", url, "--max-lateness-p99", "5s"])
         assert loadtest(config) == 0, (number, arguments, capsys.readouterr().out)
         for name in FILES:
             assert (tmp_path / config.output / name).is_file()
