@@ -32,7 +32,7 @@ _CHARTS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...], bool], ...] = (
 def history_page(runs: Sequence[Run], folder: Path) -> str:
     """Return the page, which needs no other file and no network. There must be a run."""
     groups = []
-    for model, load in dict.fromkeys((run.model, run.load) for run in runs):
+    for model, load in dict.fromkeys((run.model, run.load) for run in reversed(runs)):
         members = [run for run in runs if (run.model, run.load) == (model, load)]
         rows: list[dict[str, Any]] = [
             {
@@ -44,7 +44,8 @@ def history_page(runs: Sequence[Run], folder: Path) -> str:
             }
             for run in members
         ]
-        groups.append({"model": model, "load": load, "rows": rows[::-1], "charts": _charts(members)})
+        charts = _charts(members) if len(members) > 1 else []  # one run is no trend
+        groups.append({"model": model, "load": load, "rows": rows[::-1], "charts": charts})
     return _template().render(
         style=Markup(page_style()),
         script=Markup(page_script()),
