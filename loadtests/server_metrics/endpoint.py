@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ __all__ = ["fetch", "find_metrics", "metrics_urls"]
 
 _TRITON_PORT = 8002
 _PROBE_TIMEOUT_S = 2.0
+_PATIENCE_S = 3.0
 
 
 def metrics_urls(setting: str) -> tuple[str, ...] | None:
@@ -50,8 +52,12 @@ def find_metrics(url: str, model: str, setting: str, ca_file: Path | None) -> tu
     """
     named = metrics_urls(setting)
     if named is not None:
+        # Triton is ready a little before its metrics port is open.
+        deadline_s = time.monotonic() + _PATIENCE_S
         for metrics_url in named:
-            if problem := _problem(metrics_url, model, ca_file):
+            while (problem := _problem(metrics_url, model, ca_file)) and time.monotonic() < deadline_s:
+                time.sleep(0.1)
+            if problem:
                 raise EndpointError(
                     f"metrics_url: {metrics_url} {problem}; correct it, or run with --metrics-url none"
                 )

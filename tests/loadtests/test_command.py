@@ -14,6 +14,7 @@ import pytest
 
 from tests.loadtests.conftest import ROOT
 from tests.loadtests.metrics_server import published
+from tests.loadtests.sample_run import check_schema
 from tests.loadtests.script import TOKENS
 
 pytestmark = pytest.mark.locust
@@ -137,6 +138,7 @@ def test_plain_locust_runs_the_same_users(http_url: str, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "SSE" in done.stdout + done.stderr  # Locust's own table names the protocol
     results = json.loads((tmp_path / "out/run-1/results.json").read_text())
+    check_schema(results)
     assert results["requests"]["ok"] > 0
     assert results["requests"]["failed"] == 0
     assert results["metrics"]["output_tokens"]["min"] == TOKENS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+from http.server import ThreadingHTTPServer
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from loadtests.config import LoadTestConfig
 from loadtests.errors import ConfigError, EndpointError
 from loadtests.metrics.metric import Window
+from loadtests.server_metrics import endpoint
 from loadtests.server_metrics.endpoint import find_metrics
 from loadtests.server_metrics.scraper import Scraper
 from loadtests.server_metrics.snapshot import Snapshot, SnapshotWriter, parse_metrics, read_snapshots
@@ -123,7 +126,10 @@ def test_snapshots_survive_the_file(tmp_path: Path) -> None:
     assert list(read_snapshots(path)) == snapshots
 
 
-def test_they_are_read_in_a_process_of_its_own_until_the_load_is_over() -> None:
+def test_they_are_read_in_a_process_of_its_own_until_the_load_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endpoint, "_PATIENCE_S", 0.2)
     with published() as url:
         config = LoadTestConfig(metrics_url=url, metrics_interval="100ms")
         before = Growing.looks
@@ -145,7 +151,8 @@ def test_they_are_read_in_a_process_of_its_own_until_the_load_is_over() -> None:
             find_metrics("http://127.0.0.1:8000", "other", f"{url}/metrics", None)
 
 
-def test_an_address_that_was_named_must_answer() -> None:
+def test_an_address_that_was_named_must_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "_PATIENCE_S", 0.2)
     with pytest.raises(EndpointError, match=r"does not answer with metrics.*--metrics-url none"):
         Scraper(LoadTestConfig(metrics_url="http://127.0.0.1:1"))
     scraper = Scraper(LoadTestConfig(metrics_url="none"))
@@ -153,6 +160,25 @@ def test_an_address_that_was_named_must_answer() -> None:
     with scraper:
         scraper.stop()
         assert list(scraper.snapshots()) == []
+
+
+def test_a_port_that_opens_a_little_later_is_waited_for() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    servers: list[ThreadingHTTPServer] = []
+
+    def open_later() -> None:
+        servers.append(ThreadingHTTPServer(("127.0.0.1", port), Growing))
+        servers[0].serve_forever()
+
+    timer = threading.Timer(0.4, open_later)
+    timer.start()
+    url = f"http://127.0.0.1:{port}/metrics"
+    assert find_metrics("http://127.0.0.1:8000", "llm", url, None) == ([url], [])
+    servers[0].shutdown()
+    servers[0].server_close()
+    timer.join()
 
 
 @pytest.mark.parametrize(

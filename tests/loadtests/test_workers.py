@@ -20,6 +20,7 @@ import pytest
 
 from loadtests.record import Record, read_records
 from tests.loadtests.conftest import ROOT
+from tests.loadtests.sample_run import check_schema
 from tests.loadtests.script import FIRST_S, TOKENS
 
 pytestmark = pytest.mark.locust
@@ -67,6 +68,7 @@ def collect(folder: Path, processes: list[subprocess.Popen[bytes]]) -> Run:
     log = (folder / "master.log").read_text(encoding="utf-8")
     assert (folder / "out" / "results.json").is_file(), log
     results = json.loads((folder / "out" / "results.json").read_text(encoding="utf-8"))
+    check_schema(results)
     return Run(codes, log, results, list(read_records(folder / "out" / "requests.jsonl")), folder)
 
 
