@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -81,8 +82,11 @@ def fetch(url: str, ca_file: Path | None, timeout_s: float) -> str:
         context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
         handlers.append(urllib.request.HTTPSHandler(context=context))
     opener = urllib.request.build_opener(*handlers)
-    with opener.open(url, timeout=timeout_s) as response:
-        body: bytes = response.read()
+    try:
+        with opener.open(url, timeout=timeout_s) as response:
+            body: bytes = response.read()
+    except HTTPException as error:  # something else than HTTP, such as a port of gRPC
+        raise OSError(f"no HTTP: {type(error).__name__} {error}") from error
     return body.decode("utf-8", "replace")
 
 
