@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import fmean
 
-from loadtests.server_metrics.snapshot import Key
+from loadtests.server_metrics.snapshot import PENDING, Key
 
 __all__ = ["GAUGES", "gauges"]
 
-_PENDING = "nv_inference_pending_request_count"
-
 # Tag -> (metric, whether several series make a sum or a mean).
 _SUMS = {
-    "queued": (_PENDING, "sum"),
+    "queued": (PENDING, "sum"),
     "waiting": ("trimaran_waiting_requests", "sum"),
     "running": ("trimaran_running_requests", "sum"),
     "slots": ("trimaran_slots", "sum"),
@@ -34,14 +32,13 @@ def gauges(values: Mapping[Key, float]) -> dict[str, float | None]:
 
     Of a model with several versions only the loaded ones count: series of others stay until the server ends.
     """
-    loaded = {(key.endpoint, key.label("version")) for key in values if key.name == _PENDING}
+    loaded = {_version(key) for key in values if key.name == PENDING}
 
     def series(name: str) -> list[float]:
         return [
             value
             for key, value in values.items()
-            if key.name == name
-            and (not loaded or key.label("version") is None or (key.endpoint, key.label("version")) in loaded)
+            if key.name == name and (not loaded or key.label("version") is None or _version(key) in loaded)
         ]
 
     found: dict[str, float | None] = {}
@@ -51,3 +48,7 @@ def gauges(values: Mapping[Key, float]) -> dict[str, float | None]:
     used, there = series("trimaran_kv_tokens_used"), series("trimaran_kv_tokens")
     found["kv_share"] = sum(used) / sum(there) if used and sum(there) else None
     return found
+
+
+def _version(key: Key) -> tuple[int, str | None, str | None]:
+    return key.endpoint, key.label("model"), key.label("version")

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-__all__ = ["Key", "Snapshot", "SnapshotWriter", "parse_metrics", "read_snapshots"]
+__all__ = ["PENDING", "Key", "Snapshot", "SnapshotWriter", "parse_metrics", "read_snapshots"]
 
+PENDING = "nv_inference_pending_request_count"
+"""Requests in Triton's queue; one series for each version that is loaded."""
 _OURS = ("nv_", "trimaran_")
 
 
@@ -44,17 +46,23 @@ class Snapshot:
 def parse_metrics(text: str, model: str, endpoint: int = 0) -> dict[Key, float]:
     """Return the series of Triton and of ours that are about ``model`` or about the whole server.
 
+    A model ``NAME_infer`` (``trimaran export`` writes one) passes its requests on to ``NAME``, so it also has
+    the engine of that one, and its queue.
+
     Raises:
         ValueError: it is not Prometheus's text format.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
     found: dict[Key, float] = {}
+    engine = model.removesuffix("_infer")
     for family in text_string_to_metric_families(text):
         if not family.name.startswith(_OURS):
             continue
+        of_engine = family.name.startswith("trimaran_") or family.name == PENDING
+        models = (model, engine) if of_engine else (model,)
         for sample in family.samples:
-            if sample.labels.get("model", model) != model:
+            if sample.labels.get("model", model) not in models:
                 continue
             # The parser gives every counter the suffix of OpenMetrics; Triton's have none.
             name = sample.name.removesuffix("_total") if family.name.startswith("nv_") else sample.name

@@ -17,6 +17,7 @@ from loadtests.errors import ConfigError, EndpointError
 from loadtests.metrics.metric import Window
 from loadtests.server_metrics import endpoint
 from loadtests.server_metrics.endpoint import find_metrics
+from loadtests.server_metrics.gauges import gauges
 from loadtests.server_metrics.scraper import Scraper
 from loadtests.server_metrics.snapshot import Snapshot, SnapshotWriter, parse_metrics, read_snapshots
 from loadtests.server_metrics.summary import server_metrics
@@ -61,6 +62,20 @@ def test_counts_are_those_of_the_window() -> None:
     assert window["gauges"]["gpu_share"] is None
     assert window["output_tokens"] is None
     assert window["histograms"]["batch_size"] is None
+
+
+def test_a_model_that_passes_requests_on_has_the_engine_of_the_other() -> None:
+    pending = 'nv_inference_pending_request_count{model="llm",version="1"} 3\n'
+    text = page(5, running=3).replace(
+        pending, pending + pending.replace('"llm",version="1"} 3', '"llm_infer",version="4"} 2')
+    )
+    names = {(key.name, key.label("model")) for key in parse_metrics(text, "llm_infer")}
+    assert ("nv_inference_request_success", "llm_infer") in names
+    assert ("nv_inference_request_success", "llm") not in names
+    assert ("trimaran_running_requests", "llm") in names
+    found = gauges(parse_metrics(text, "llm_infer"))
+    assert (found["running"], found["queued"]) == (3, 3 + 2)
+    assert gauges(parse_metrics(text, "llm"))["queued"] == 3
 
 
 def test_a_restart_is_said_and_loses_nothing_that_was_seen() -> None:
