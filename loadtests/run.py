@@ -18,7 +18,6 @@ from loadtests.machine import machine_facts
 from loadtests.measurement import Measurement, measure
 from loadtests.output import RECORDS_NAME, check_free, default_output, output_directory
 from loadtests.process import LoadRun, run_child
-from loadtests.prompts import load_prompts
 from loadtests.record import read_records
 from loadtests.report.junit import junit_xml
 from loadtests.report.markdown import markdown_summary
@@ -26,6 +25,7 @@ from loadtests.report.page import render_report
 from loadtests.result import LoadTestResult, results_dict
 from loadtests.slo import Verdict, judge
 from loadtests.validity import lateness_problems
+from loadtests.workloads.source import check_workload_files
 
 __all__ = ["check_files", "judge_measurement", "run_load_test", "write_everything"]
 
@@ -59,7 +59,7 @@ def check_files(config: LoadTestConfig) -> None:
     Raises:
         LoadTestError: one of them cannot be used.
     """
-    load_prompts(config.prompts)
+    check_workload_files(config)
     read_credentials(config)
     make_schedule(config)
     if config.baseline is not None:

@@ -81,14 +81,20 @@ class CommandField:
 
 
 def walk_fields(config_class: type, prefix: str = "", section: str = "") -> Iterator[CommandField]:
-    """Yield the leaves of ``config_class``, sections included, in the order of the source."""
+    """Yield the leaves of ``config_class``, sections included, in the order of the source.
+
+    What it inherits from another dataclass comes last, under the first line of that one's docstring.
+    """
     hints = typing.get_type_hints(config_class)
-    documented = docstring_parser.parse_from_object(config_class).params
-    docs = {parameter.arg_name: parameter.description or "" for parameter in documented}
     positional: tuple[str, ...] = () if prefix else getattr(config_class, "POSITIONAL", ())
-    for field in dataclasses.fields(config_class):
+    docs, inherited = _documented(config_class)
+    own = [field for field in dataclasses.fields(config_class) if field.name not in inherited]
+    rest = [field for field in dataclasses.fields(config_class) if field.name in inherited]
+    title = section
+    for field in (*own, *rest):
         if not field.init:
             continue
+        section = inherited.get(field.name, title)
         hint, text = hints[field.name], docs.get(field.name, "")
         if _is_section(hint):
             yield from walk_fields(hint, f"{prefix}{field.name}.", text.rstrip(".") or field.name)
@@ -99,6 +105,25 @@ def walk_fields(config_class: type, prefix: str = "", section: str = "") -> Iter
             default = field.default_factory()
         name = f"{prefix}{field.name}"
         yield CommandField(name, hint, default, required, text, section, field.name in positional)
+
+
+def _documented(config_class: type) -> tuple[dict[str, str], dict[str, str]]:
+    """Return field -> docstring, and inherited field -> first line of the docstring of its class."""
+    docs: dict[str, str] = {}
+    inherited: dict[str, str] = {}
+    for base in reversed(config_class.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        found = {
+            one.arg_name: one.description or "" for one in docstring_parser.parse_from_object(base).params
+        }
+        docs |= found
+        if base is config_class:
+            inherited = {name: title for name, title in inherited.items() if name not in found}
+        else:
+            line = (base.__doc__ or "").strip().partition("\n")[0]
+            inherited |= dict.fromkeys(found, line.rstrip(".") or base.__name__)
+    return docs, inherited
 
 
 def construct(config_class: type, values: dict[str, Any], prefix: str = "") -> Any:
