@@ -99,7 +99,8 @@ def test_a_conversation_grows_by_what_was_said(server: TritonServer, tokenizer: 
     result = run_load_test(
         LoadTestConfig(
             url=server.http_url, users=2, max_requests=6, max_tokens=5, workload="synthetic",
-            tokenizer=tokenizer, input_tokens=10, turns=3, think_time="10ms", output=tmp_path / "out",
+            tokenizer=tokenizer, input_tokens=10, turns=3, think_time="10ms", temperature=0.5,
+            output=tmp_path / "out",
         )
     )  # fmt: skip
     records = list(read_records(result.requests_jsonl))

@@ -25,6 +25,7 @@ from loadtests.workloads.source import load_prompts
 from loadtests.workloads.workload import make_workload
 from tests.loadtests.conftest import ROOT
 from tests.loadtests.script import FIRST_S, TOKENS
+from tests.tiny_models import build_tiny_tokenizer
 
 pytestmark = pytest.mark.locust
 COMMAND = [sys.executable, "-m", "loadtests.locust_command"]
@@ -136,7 +137,9 @@ def test_a_broken_limit_is_exit_code_1_of_the_master_alone(run: Run) -> None:
 def test_workers_share_one_schedule(tmp_path: Path, http_url: str) -> None:
     load = ("-u", "20", "-r", "20", "-t", "3s", "-s", "5", "--host", http_url, "--results", "out")
     arrivals = ("--arrivals", "constant", "--rate", "20", "--max-lateness-p99", "1us")
-    asked = ("--output-tokens", "uniform:6..30", "--temperature", "0.5", "--seed", "3")
+    build_tiny_tokenizer().backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    made = ("--workload", "synthetic", "--tokenizer", "tokenizer.json", "--input-tokens", "uniform:9..90")
+    asked = (*made, "--output-tokens", "uniform:6..30", "--temperature", "0.5", "--seed", "3")
     with cluster(tmp_path, 2, *load, *arrivals, *asked) as processes:
         run = collect(tmp_path, processes)
     shares = run.results["load_generator"]["workers"]
@@ -158,6 +161,7 @@ def test_workers_share_one_schedule(tmp_path: Path, http_url: str) -> None:
     for record in run.records:
         request = workload.request(record.place)
         assert (record.prompt, record.max_tokens) == (request.prompt.index, request.max_tokens)
+        assert record.input_tokens == request.prompt.tokens
     # No timer is as good as a microsecond.
     assert run.codes[0] == 4, run.log
     assert "load test invalid: the run is invalid: lateness p99" in run.log
