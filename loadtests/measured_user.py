@@ -90,8 +90,8 @@ class MeasuredUser(User):
         self.target = self.targets[target]
         record = Record(
             start_ns=collector.now(), user=self.number, prompt=prompt.index, streamed=self.streams,
-            intended_ns=turn.intended_ns, ready_ns=turn.ready_ns, target=target, place=turn.place,
-            turn=turn.number, input_tokens=prompt.tokens, max_tokens=request.max_tokens,
+            intended_ns=turn.intended_ns, ready_ns=turn.ready_ns, target=target,
+            sequence=turn.place, turn=turn.number, input_tokens=prompt.tokens, max_tokens=request.max_tokens,
         )  # fmt: skip
         answer = Answer(record, collector, keep_text=bool(prompt.later))
         failure: RequestFailed | None = None

@@ -82,7 +82,7 @@ class Session:
                 Record(
                     start_ns=end_ns, end_ns=end_ns, user=-1, prompt=turn.request.prompt.index,
                     streamed=False, outcome="unsent", intended_ns=turn.intended_ns, ready_ns=end_ns,
-                    place=turn.place, max_tokens=turn.request.max_tokens,
+                    sequence=turn.place, max_tokens=turn.request.max_tokens,
                 )
             )  # fmt: skip
 

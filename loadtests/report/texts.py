@@ -9,6 +9,7 @@ from typing import Any
 from loadtests.durations import format_duration
 from loadtests.metrics.catalog import request_metrics, run_metrics
 from loadtests.metrics.metric import RequestMetric, RunMetric
+from loadtests.workloads.text import generation_text, prompts_text
 
 __all__ = [
     "check_rows", "comparison_rows", "facts", "failure_rows", "load_text", "metric_rows", "notes", "tiles",
@@ -150,8 +151,8 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
             "Users",
             f"{config['users']}, each waits for its answer" if closed else f"at most {config['users']} busy",
         ),
-        ("Prompts", config["prompts"] or "packaged mix"),
-        ("Generation", f"max_tokens {config['max_tokens']}, temperature {config['temperature']:g}"),
+        ("Prompts", prompts_text(config)),
+        ("Generation", generation_text(config)),
         (
             "Measured",
             f"{low_s:.1f} to {high_s:.1f} s, ended by {window['ended_by']}",

@@ -12,9 +12,10 @@ from loadtests.workloads.pauses import Pause, parse_pause
 from loadtests.workloads.prompt import Prompt
 from loadtests.workloads.settings import WorkloadSettings
 
-__all__ = ["Request", "Workload", "make_workload"]
+__all__ = ["SAMPLING", "Request", "Workload", "make_workload"]
 
-_SAMPLING = ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+SAMPLING = ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+"""Sampling parameters that are sent when they are set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def make_workload(
         ConfigError: a length cannot be read.
     """
     sampling: dict[str, float] = {"temperature": float(settings.temperature)}
-    for name in _SAMPLING:
+    for name in SAMPLING:
         if (value := getattr(settings, name)) is not None:
             sampling[name] = value if name == "top_k" else float(value)
     return Workload(

@@ -68,9 +68,9 @@ def test_each_turn_carries_the_turns_before_and_the_real_answers(
         wanted.append({"role": "assistant", "content": ANSWER})
         of_turn = [record for record in records if record.turn == turn]
         assert [record.outcome for record in of_turn] == ["ok", "ok"]
-        assert {record.place for record in of_turn} == {0, 1}
+        assert {record.sequence for record in of_turn} == {0, 1}
     for place in (0, 1):
-        turns = sorted((one for one in records if one.place == place), key=lambda one: one.turn)
+        turns = sorted((one for one in records if one.sequence == place), key=lambda one: one.turn)
         assert len({one.user for one in turns}) == 1
         for one, following in pairwise(turns):
             assert 195e6 <= following.start_ns - one.end_ns < 600e6  # the user thinks
@@ -83,9 +83,9 @@ def test_in_an_open_loop_arrivals_begin_conversations(url: str, talks: Path, tmp
     )  # fmt: skip
     assert len(records) == len(bodies) == 8
     first, second = ([one for one in records if one.turn == turn] for turn in (0, 1))
-    assert all(one.intended_ns == 100_000_000 * one.place for one in first)
+    assert all(one.intended_ns == 100_000_000 * one.sequence for one in first)
     assert all(one.intended_ns is None for one in second)
-    assert {one.place for one in second} <= {one.place for one in first}
+    assert {one.sequence for one in second} <= {one.sequence for one in first}
     assert second
 
 

@@ -111,7 +111,7 @@ def test_merged_metrics_are_those_of_one_process(workers: int, tmp_path: Path) -
             share.take(data, arrived_ns=sent_ns + delay_ns)
     merge(shares, tmp_path / "merged")
     merged = list(read_records(tmp_path / "merged"))
-    assert {one.place for one in merged} == set(range(300))
+    assert {one.sequence for one in merged} == set(range(300))
 
     def measured(records: Iterable[Record]) -> Measurement:
         objectives = {"ttft": 200 * MS}
@@ -137,5 +137,5 @@ def _random_record(place: int, random: Random) -> Record:
         start_ns=start, end_ns=chunks[-1] + random.randrange(MS), user=random.randrange(9), prompt=place,
         streamed=True, outcome="failed" if failed else "ok", failure="truncated" if failed else None,
         chunk_ns=chunks, chunk_tokens=[1 + random.randrange(3) for _ in chunks], intended_ns=intended,
-        ready_ns=intended + random.randrange(2 * MS), place=place, prompt_tokens=random.randrange(1, 99),
+        ready_ns=intended + random.randrange(2 * MS), sequence=place, prompt_tokens=random.randrange(1, 99),
     )  # fmt: skip

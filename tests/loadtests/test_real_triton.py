@@ -106,7 +106,7 @@ def test_a_conversation_grows_by_what_was_said(server: TritonServer, tokenizer: 
     records = list(read_records(result.requests_jsonl))
     assert [record.detail for record in records] == [None] * 6
     for place in (0, 1):
-        talk = sorted((one for one in records if one.place == place), key=lambda one: one.turn)
+        talk = sorted((one for one in records if one.sequence == place), key=lambda one: one.turn)
         assert [one.turn for one in talk] == [0, 1, 2]
         first, second, third = (one.prompt_tokens or 0 for one in talk)
         # Each turn adds the user's 10 tokens and the template's; the answer's text may be empty.

@@ -156,10 +156,10 @@ def test_workers_share_one_schedule(tmp_path: Path, http_url: str) -> None:
     workload = make_workload(
         config, load_prompts(config), model="llm", request_timeout_s=1.0, credentials=Credentials()
     )
-    assert len({record.place for record in run.records}) == len(run.records)
+    assert len({record.sequence for record in run.records}) == len(run.records)
     assert len({record.max_tokens for record in run.records}) > 5
     for record in run.records:
-        request = workload.request(record.place)
+        request = workload.request(record.sequence)
         assert (record.prompt, record.max_tokens) == (request.prompt.index, request.max_tokens)
         assert record.input_tokens == request.prompt.tokens
     # No timer is as good as a microsecond.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from statistics import NormalDist, fmean, median, stdev
@@ -19,6 +20,7 @@ from loadtests.workloads.prompt import Prompt
 from loadtests.workloads.settings import WorkloadSettings
 from loadtests.workloads.sharegpt import read_sharegpt
 from loadtests.workloads.source import check_workload_files, load_prompts
+from loadtests.workloads.text import generation_text, prompts_text
 from loadtests.workloads.tokens import read_tokenizer
 from tests.tiny_models import build_tiny_tokenizer
 
@@ -241,3 +243,17 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> Non
 
 def test_the_next_turn_needs_a_conversation() -> None:
     assert Prompt(0, text="Hello", messages=None).turn_after("Hi") is None
+
+
+def test_a_workload_in_a_few_words() -> None:
+    assert prompts_text({"prompts": None}) == "packaged mix"  # a run that was stored before there were more
+    assert generation_text({"max_tokens": 8, "temperature": 0.0}) == "max_tokens 8, temperature 0"
+    settings = WorkloadSettings(
+        workload="synthetic", tokenizer=Path("t"), input_tokens="uniform:2..9", prefixes=4, prefix_tokens=512,
+        prefix_share=0.8, turns=3, think_time="2s", output_tokens=7, force_output_tokens=True, top_k=20,
+    )  # fmt: skip
+    assert prompts_text(asdict(settings)) == (
+        "synthetic, uniform:2..9 tokens; 4 shared prefixes of 512 tokens before 80 %; up to 3 turns; "
+        "think time 2s"
+    )
+    assert generation_text(asdict(settings)) == "max_tokens 7, forced, temperature 0, top_k 20"
