@@ -53,7 +53,7 @@ def check_numbers(config: LoadTestConfig) -> None:
     Raises:
         ConfigError: one is out of it.
     """
-    for field, lowest in (("users", 1), ("max_tokens", 1), ("max_requests", 1)):
+    for field, lowest in (("users", 1), ("max_requests", 1)):
         value = getattr(config, field)
         if value is not None and value < lowest:
             raise ConfigError(f"{field}: {value} is too small; the least is {lowest}")
@@ -62,7 +62,6 @@ def check_numbers(config: LoadTestConfig) -> None:
         if value is not None and not 0 < value < float("inf"):
             raise ConfigError(f"{field}: {value} must be above 0")
     for field, highest, example in (
-        ("temperature", 5, ""),
         ("max_failure_rate", 1, " (0.01 is 1 %)"),
         ("min_goodput", 1, " (0.95 is 95 %)"),
         ("max_regression", 10, " (0.1 is 10 %)"),

@@ -6,11 +6,14 @@
     asked_s            when it was asked for: in an open loop its intended start, else when it was sent
     start_s, end_s     when it was sent, and when the last byte came; seconds since the load began
     user, prompt       which simulated user sent which prompt, from 0; user -1 where none was free
+    sequence, turn     its place in the run, from 0, and its turn in a conversation, from 0
     target             which of the URLs, from 0
     outcome            ok, failed, cut (in flight at the end) or unsent
     failure, detail    its kind (docs/loadtesting.md), and what the server said
     finish_reason      as the model said it
+    input_tokens       of the prompt, as ``--tokenizer`` counts them
     prompt_tokens      of the prompt, as the model counts them
+    max_tokens         the most it asked for
     output_tokens      that arrived
     chunks             in which they arrived
     ttft_ms, tpot_ms   time to first token, time per output token
@@ -40,9 +43,10 @@ __all__ = ["COLUMNS", "CSV_NAME", "RequestsCsv", "requests_csv"]
 CSV_NAME = "requests.csv"
 _ONE_SAMPLE = ("ttft", "tpot", "e2e", "lateness", "queueing_delay")
 COLUMNS = (
-    "place", "asked_s", "start_s", "end_s", "user", "prompt", "target", "outcome", "failure", "detail",
-    "finish_reason", "prompt_tokens", "output_tokens", "chunks", "ttft_ms", "tpot_ms", "itl_max_ms", "e2e_ms",
-    "lateness_ms", "queueing_delay_ms", "meets_objectives",
+    "place", "asked_s", "start_s", "end_s", "user", "prompt", "sequence", "turn", "target", "outcome",
+    "failure", "detail", "finish_reason", "input_tokens", "prompt_tokens", "max_tokens", "output_tokens",
+    "chunks", "ttft_ms", "tpot_ms", "itl_max_ms", "e2e_ms", "lateness_ms", "queueing_delay_ms",
+    "meets_objectives",
 )  # fmt: skip
 
 
@@ -64,12 +68,16 @@ class RequestsCsv:
             "end_s": _seconds(record.end_ns),
             "user": record.user,
             "prompt": record.prompt,
+            "sequence": record.sequence,
+            "turn": record.turn,
             "target": record.target,
             "outcome": record.outcome,
             "failure": record.failure,
             "detail": _plain(record.detail),
             "finish_reason": record.finish_reason,
+            "input_tokens": record.input_tokens,
             "prompt_tokens": record.prompt_tokens,
+            "max_tokens": record.max_tokens,
             "output_tokens": record.output_tokens,
             "chunks": len(record.chunk_ns),
             "itl_max_ms": _milliseconds(max(self._samples("itl", record), default=None)),

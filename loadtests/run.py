@@ -22,7 +22,6 @@ from loadtests.machine import machine_facts
 from loadtests.measurement import Measurement, measure, measured_window
 from loadtests.output import RECORDS_NAME, check_free, default_output, output_directory
 from loadtests.process import LoadRun, run_child
-from loadtests.prompts import load_prompts
 from loadtests.record import Record, read_records
 from loadtests.report.junit import junit_xml
 from loadtests.report.markdown import markdown_summary
@@ -33,6 +32,7 @@ from loadtests.server_metrics.scraper import Scraper
 from loadtests.server_metrics.summary import NOT_READ, server_metrics
 from loadtests.slo import Verdict, judge
 from loadtests.validity import lateness_problems
+from loadtests.workloads.source import check_workload_files
 
 if TYPE_CHECKING:
     from loadtests.baseline import Baseline
@@ -70,7 +70,7 @@ def check_files(config: LoadTestConfig) -> None:
     Raises:
         LoadTestError: one of them cannot be used.
     """
-    load_prompts(config.prompts)
+    check_workload_files(config)
     read_credentials(config)
     make_schedule(config)
     _baseline(config)

@@ -120,7 +120,9 @@ class StockRun:
         config = config_from_options(self._environment.parsed_options)
         check_limits(config, protocols.user_class(config.protocol))
         check_files(config)
+        begun_ns = time.perf_counter_ns()
         self._workload, self._schedule = workload_of(config), make_schedule(config)
+        self._preparation_ns = time.perf_counter_ns() - begun_ns
         self._config = config
 
     def _write(self) -> LoadTestResult:

@@ -12,6 +12,7 @@ from typing import Any
 from loadtests.errors import OutputError
 from loadtests.history.config import HistoryConfig
 from loadtests.report.texts import load_text
+from loadtests.workloads.text import generation_text, prompts_text
 
 __all__ = ["Run", "find_runs"]
 
@@ -92,7 +93,7 @@ def _read(path: Path) -> Run:
         path=path.parent,
         started=results["started"],
         model=config["model"],
-        load=f"{load_text(config)}, {config['protocol']}, max_tokens {config['max_tokens']}",
+        load=f"{load_text(config)}, {config['protocol']}, {prompts_text(config)}, {generation_text(config)}",
         outcome=results["verdict"]["outcome"],
         reasons=tuple(results["verdict"]["reasons"]),
         answered=results["requests"]["ok"],

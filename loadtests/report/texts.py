@@ -10,6 +10,7 @@ from loadtests.durations import format_duration
 from loadtests.metrics.catalog import request_metrics, run_metrics
 from loadtests.metrics.metric import RequestMetric, RunMetric
 from loadtests.report.model_config import batching_text
+from loadtests.workloads.text import generation_text, prompts_text
 
 __all__ = [
     "check_rows", "comparison_rows", "facts", "failure_rows", "load_text", "metric_rows", "notes", "tiles",
@@ -172,8 +173,8 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
             "Users",
             f"{config['users']}, each waits for its answer" if closed else f"at most {config['users']} busy",
         ),
-        ("Prompts", config["prompts"] or "packaged mix"),
-        ("Generation", f"max_tokens {config['max_tokens']}, temperature {config['temperature']:g}"),
+        ("Prompts", prompts_text(config)),
+        ("Generation", generation_text(config)),
         (
             "Measured",
             f"{low_s:.1f} to {high_s:.1f} s, ended by {window['ended_by']}",

@@ -71,6 +71,8 @@ def test_limits_are_collected_by_metric_and_statistic() -> None:
 def test_settings_survive_the_way_to_the_child_process(tmp_path: Path) -> None:
     config = LoadTestConfig(prompts=tmp_path / "p.jsonl", users=3, spawn_rate=1.5, max_itl_p50="40ms")
     assert config_from_json(config_to_json(config)) == config
+    config = LoadTestConfig(workload="synthetic", tokenizer=tmp_path, input_tokens=200, top_k=5)
+    assert config_from_json(config_to_json(config)) == config
     replay = LoadTestConfig(arrivals="trace", trace=tmp_path / "t.jsonl", trace_speed=1000.0)
     assert config_from_json(config_to_json(replay)) == replay
     ramp = LoadTestConfig(arrivals="gamma", rate="1..9", burstiness=0.5)

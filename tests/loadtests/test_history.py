@@ -47,9 +47,8 @@ def test_runs_come_oldest_first_with_their_figures(folder: Path, caplog: pytest.
 def test_the_table_keeps_loads_apart(folder: Path) -> None:
     lines = history(HistoryConfig(folder)).as_text().splitlines()
     heads = [line for line in lines if line.startswith("llm: ")]
-    assert heads == [
-        "llm: 8 users, generate_stream, max_tokens 64", "llm: 32 users, generate_stream, max_tokens 64",
-    ]  # fmt: skip
+    asked = "generate_stream, packaged mix, max_tokens 64, temperature 0"
+    assert heads == [f"llm: 8 users, {asked}", f"llm: 32 users, {asked}"]
     rows = [line for line in lines if re.search(r"(passed|failed)$", line) and not line.startswith("run ")]
     assert [row.split()[0] for row in rows] == ["c", "b", "nested/a", "more-users"]
     assert len({len(row) for row in rows}) == 1

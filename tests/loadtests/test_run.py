@@ -209,6 +209,6 @@ def test_results_are_not_overwritten_unasked(http_url: str, tmp_path: Path) -> N
 
 
 def test_each_protocol_of_the_issue_is_there() -> None:
-    triton = ("generate", "generate_stream", "grpc")
+    triton = ("generate", "generate_stream", "grpc", "infer")
     api = ("openai_chat", "openai_chat_unary", "openai_completions", "openai_completions_unary")
     assert protocols.names() == (*triton, *api)
