@@ -45,6 +45,11 @@ def load_prompts(
             for prompt in _read(settings, takes_messages)
         ]
         random.Random(settings.seed).shuffle(prompts)
+    if settings.turns > 1 and not any(prompt.later for prompt in prompts):
+        raise PromptFileError(
+            f"{settings.prompts or 'the packaged mix'}: nothing in it has a second turn, and turns is "
+            f"{settings.turns}; choose another file or --workload, or leave --turns out"
+        )
     if not takes_messages and any(prompt.messages is not None for prompt in prompts):
         raise PromptFileError(
             f"{settings.prompts or settings.workload}: it holds conversations, and the protocol takes texts "
