@@ -9,6 +9,7 @@ from loadtests.arrivals.process import ARRIVALS, GAPS
 from loadtests.arrivals.rate import parse_rate
 from loadtests.errors import ConfigError
 from loadtests.target import parse_targets
+from loadtests.workloads.pauses import parse_pause
 
 if TYPE_CHECKING:
     from loadtests.config import LoadTestConfig
@@ -91,6 +92,12 @@ def check_arrivals(config: LoadTestConfig) -> None:
                 f"{field}: {getattr(config, field)} has no meaning with arrivals: {config.arrivals}; "
                 f"it works with arrivals: {works_with}"
             )
+    pause = parse_pause(config.think_time)
+    if pause.mean_s and config.arrivals != "closed" and config.turns == 1:
+        raise ConfigError(
+            f"think_time: {config.think_time} has no meaning with arrivals: {config.arrivals}, which say "
+            "when to send; it works with arrivals: closed, and between the turns of conversations"
+        )
     if config.burstiness is not None and not 0 < config.burstiness <= 1000:
         raise ConfigError(f"burstiness: {config.burstiness} is not above 0 and at most 1000")
     if config.rate is not None:

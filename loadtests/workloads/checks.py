@@ -29,6 +29,7 @@ def check_workload_settings(settings: WorkloadSettings) -> None:
         raise ConfigError(f"workload: {settings.workload!r} is unknown; known: {', '.join(WORKLOADS)}")
     _check_ranges(settings)
     _check_sources(settings)
+    _check_companions(settings)
     for name in ("input_tokens", "output_tokens"):
         if (text := getattr(settings, name)) is not None:
             parse_lengths(str(text), name)
@@ -64,6 +65,18 @@ def _check_sources(settings: WorkloadSettings) -> None:
         )
 
 
+def _check_companions(settings: WorkloadSettings) -> None:
+    """Refuse what would be ignored."""
+    for field, companion, missing in (
+        ("prefix_tokens", "prefixes", settings.prefixes is None),
+        ("prefix_share", "prefixes", settings.prefixes is None),
+        ("unique_prompts", "workload: synthetic", settings.workload != "synthetic"),
+    ):
+        value = getattr(settings, field)
+        if missing and value != getattr(type(settings), field):
+            raise ConfigError(f"{field}: {value} has no meaning without {companion}")
+
+
 def _check_ranges(settings: WorkloadSettings) -> None:
     for field in ("max_tokens", "unique_prompts", "prefixes", "prefix_tokens", "turns"):
         value = getattr(settings, field)
@@ -82,3 +95,6 @@ def _check_ranges(settings: WorkloadSettings) -> None:
         value = getattr(settings, field)
         if value is not None and not lowest <= value <= highest:
             raise ConfigError(f"{field}: {value} is not between {lowest} and {highest}")
+    for field in ("top_p", "repetition_penalty"):
+        if getattr(settings, field) == 0:
+            raise ConfigError(f"{field}: 0 must be above 0")

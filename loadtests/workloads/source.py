@@ -14,7 +14,7 @@ from loadtests.workloads.prompt import Prompt
 from loadtests.workloads.settings import WorkloadSettings
 from loadtests.workloads.sharegpt import read_sharegpt
 from loadtests.workloads.synthetic import synthetic_prompts
-from loadtests.workloads.tokens import TokenizedText, read_tokenizer
+from loadtests.workloads.tokens import TextMaker, read_tokenizer
 
 __all__ = ["check_workload_files", "load_prompts"]
 
@@ -45,6 +45,11 @@ def load_prompts(
             for prompt in _read(settings, takes_messages)
         ]
         random.Random(settings.seed).shuffle(prompts)
+    if settings.turns > 1 and not any(prompt.later for prompt in prompts):
+        raise PromptFileError(
+            f"{settings.prompts or 'the packaged mix'}: nothing in it has a second turn, and turns is "
+            f"{settings.turns}; choose another file or --workload, or leave --turns out"
+        )
     if not takes_messages and any(prompt.messages is not None for prompt in prompts):
         raise PromptFileError(
             f"{settings.prompts or settings.workload}: it holds conversations, and the protocol takes texts "
@@ -85,7 +90,7 @@ def _as_text(prompt: Prompt) -> Prompt:
     return replace(prompt, text="\n\n".join(message["content"] for message in said), messages=None)
 
 
-def _prefixed(prompt: Prompt, prefix: str | None, maker: TokenizedText | None) -> Prompt:
+def _prefixed(prompt: Prompt, prefix: str | None, maker: TextMaker | None) -> Prompt:
     """Return a prompt with its system prompt, and its tokens where they can be counted."""
     if prefix is not None:
         prompt = (

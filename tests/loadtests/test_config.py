@@ -41,6 +41,10 @@ from loadtests.errors import ConfigError
         ({"arrivals": "constant", "rate": 8, "spawn_rate": 1.0}, "spawn_rate: 1.0 has no meaning with"),
         ({"arrivals": "trace"}, "trace: arrivals: trace needs a file"),
         ({"trace": Path("t.csv")}, "trace: t.csv has no meaning with arrivals: closed"),
+        (
+            {"arrivals": "constant", "rate": 8, "think_time": "1s"},
+            "think_time: 1s has no meaning with arrivals: constant",
+        ),
         ({"trace_speed": 0.0}, "trace_speed: 0.0 must be above 0"),
         ({"max_lateness_p99": "0s"}, "max_lateness_p99: '0s' must be longer than zero"),
         ({"cooldown": "25s", "warmup": "5s"}, "cooldown: 25s and warmup: 5s leave nothing of duration: 30s"),

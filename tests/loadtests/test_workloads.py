@@ -202,6 +202,14 @@ def test_a_jsonl_conversation_can_be_played_turn_by_turn(tmp_path: Path) -> None
     assert played.later == ("two",)
 
 
+def test_turns_that_no_prompt_has_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "Hello"}', encoding="utf-8")
+    for prompts in (path, None):
+        with pytest.raises(PromptFileError, match="nothing in it has a second turn, and turns is 2"):
+            load_prompts(WorkloadSettings(prompts=prompts, turns=2))
+
+
 @needs_packages
 def test_benchmarks_come_out_of_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     code = load_prompts(WorkloadSettings(workload="humaneval"))
@@ -230,6 +238,9 @@ def test_benchmarks_come_out_of_their_packages(monkeypatch: pytest.MonkeyPatch) 
         ({"prefixes": 2}, "tokenizer: prefixes: 2 counts tokens and needs"),
         ({"output_tokens": "long"}, "output_tokens: 'long' is no length in tokens"),
         ({"turns": 0}, "turns: 0 is too small"),
+        ({"prefix_tokens": 9}, "prefix_tokens: 9 has no meaning without prefixes"),
+        ({"unique_prompts": 9}, "unique_prompts: 9 has no meaning without workload: synthetic"),
+        ({"top_p": 0.0}, "top_p: 0 must be above 0"),
         ({"prefix_share": 1.5}, "prefix_share: 1.5 is not between 0 and 1"),
         ({"top_p": 1.5}, "top_p: 1.5 is not between 0 and 1"),
         ({"think_time": "soon"}, "think_time: 'soon' is not a duration"),
