@@ -101,8 +101,8 @@ def check_arrivals(config: LoadTestConfig) -> None:
     pause = parse_pause(config.think_time)
     if pause.mean_s and config.arrivals != "closed" and config.turns == 1:
         raise ConfigError(
-            f"think_time: {config.think_time} has no meaning with arrivals: {config.arrivals}, which say when to "
-            "send; it works with arrivals: closed, and between the turns of conversations"
+            f"think_time: {config.think_time} has no meaning with arrivals: {config.arrivals}, which say "
+            "when to send; it works with arrivals: closed, and between the turns of conversations"
         )
     if config.burstiness is not None and not 0 < config.burstiness <= 1000:
         raise ConfigError(f"burstiness: {config.burstiness} is not above 0 and at most 1000")

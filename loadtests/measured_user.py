@@ -75,6 +75,18 @@ class MeasuredUser(User):
         """
         raise NotImplementedError
 
+    def connect(self) -> None:
+        """Connect to every target before the first request, where the protocol has a connection per user.
+
+        A closed loop starts many users at once, and who connects while the others do waits for them in this
+        process: the first time to first token would count that. What fails here, the request says again.
+        """
+
+    def on_start(self) -> None:
+        """Connect, if all users will send."""
+        if self.session.schedule is None:
+            self.connect()
+
     def reset(self) -> None:
         """Drop the connection to ``self.target`` after a request that did not end well."""
 

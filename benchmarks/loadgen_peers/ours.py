@@ -24,6 +24,8 @@ def measure(scenario: Scenario, url: str, folder: Path, python: Path, tokenizer:
     ]
     if scenario.rate is None:
         command += ["--duration", "120s"]
+        if scenario.ramp_s:
+            command += ["--spawn-rate", str(scenario.streams / scenario.ramp_s)]
     else:
         command += ["--arrivals", "constant", "--rate", str(scenario.rate)]
         command += ["--duration", f"{scenario.requests / scenario.rate}s"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from random import Random
 
 from loadtests.workloads.settings import WorkloadSettings
-from loadtests.workloads.tokens import TokenizedText
+from loadtests.workloads.tokens import TextMaker
 
 __all__ = ["make_prefixes", "prefix_of"]
 
 
-def make_prefixes(settings: WorkloadSettings, maker: TokenizedText) -> list[str]:
+def make_prefixes(settings: WorkloadSettings, maker: TextMaker) -> list[str]:
     """Return the different system prompts, each of ``prefix_tokens`` tokens.
 
     Raises:

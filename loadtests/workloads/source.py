@@ -14,7 +14,7 @@ from loadtests.workloads.prompt import Prompt
 from loadtests.workloads.settings import WorkloadSettings
 from loadtests.workloads.sharegpt import read_sharegpt
 from loadtests.workloads.synthetic import synthetic_prompts
-from loadtests.workloads.tokens import TokenizedText, read_tokenizer
+from loadtests.workloads.tokens import TextMaker, read_tokenizer
 
 __all__ = ["check_workload_files", "load_prompts"]
 
@@ -90,7 +90,7 @@ def _as_text(prompt: Prompt) -> Prompt:
     return replace(prompt, text="\n\n".join(message["content"] for message in said), messages=None)
 
 
-def _prefixed(prompt: Prompt, prefix: str | None, maker: TokenizedText | None) -> Prompt:
+def _prefixed(prompt: Prompt, prefix: str | None, maker: TextMaker | None) -> Prompt:
     """Return a prompt with its system prompt, and its tokens where they can be counted."""
     if prefix is not None:
         prompt = (

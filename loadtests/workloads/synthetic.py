@@ -8,13 +8,13 @@ from loadtests.workloads.lengths import parse_lengths
 from loadtests.workloads.prefixes import prefix_of
 from loadtests.workloads.prompt import Prompt, conversation
 from loadtests.workloads.settings import WorkloadSettings
-from loadtests.workloads.tokens import TokenizedText
+from loadtests.workloads.tokens import TextMaker
 
 __all__ = ["synthetic_prompts"]
 
 
 def synthetic_prompts(
-    settings: WorkloadSettings, maker: TokenizedText, prefixes: list[str], count: int
+    settings: WorkloadSettings, maker: TextMaker, prefixes: list[str], count: int
 ) -> list[Prompt]:
     """Return the first ``count`` prompts of a seed; a longer list begins with the shorter one.
 

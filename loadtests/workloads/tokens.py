@@ -11,7 +11,7 @@ from typing import Any
 from loadtests.errors import ConfigError
 from loadtests.workloads.jsonl import PACKAGED_PROMPTS
 
-__all__ = ["TokenizedText", "read_tokenizer"]
+__all__ = ["TextMaker", "read_tokenizer"]
 
 _TRIES = 40
 _WORD = re.compile(r"\b[a-z]{3,}\b")
@@ -19,7 +19,7 @@ _WORD = re.compile(r"\b[a-z]{3,}\b")
 _SMALL = tuple(".,;:!?-") + tuple("abcdefghijklmnopqrstuvwxyz")
 
 
-def read_tokenizer(path: Path) -> TokenizedText:
+def read_tokenizer(path: Path) -> TextMaker:
     """Read a ``tokenizer.json``, or the one in a directory.
 
     Raises:
@@ -44,10 +44,10 @@ def read_tokenizer(path: Path) -> TokenizedText:
         ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return TokenizedText(tokenizer, str(file))
+    return TextMaker(tokenizer, str(file))
 
 
-class TokenizedText:
+class TextMaker:
     """Counts tokens and makes texts of words.
 
     The words are those of the packaged prompts in random order, so hardly two texts begin alike, and a prefix
