@@ -56,7 +56,8 @@ class HttpUser(MeasuredUser):
 
     def connect(self) -> None:
         """See ``MeasuredUser.connect``."""
-        for self.target in self.targets:
+        for target in self.targets:
+            self.target = target
             pool = self._client()._connection_pool
             with contextlib.suppress(OSError):
                 pool.return_socket(pool.get_socket())

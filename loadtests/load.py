@@ -96,6 +96,7 @@ def make_load(
         session = Session(
             workload, collector, config.max_requests, schedule=None if schedule is None else schedule.times_ns
         )
+        session.spawn_rate = config.spawn_rate
         attach(environment, session)
         runner = environment.create_local_runner()
         cpu_before_s = time.process_time()

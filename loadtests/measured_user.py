@@ -83,9 +83,11 @@ class MeasuredUser(User):
         """
 
     def on_start(self) -> None:
-        """Connect, if all users will send."""
+        """Connect, if all users will send, and wait for this one's turn to begin."""
         if self.session.schedule is None:
             self.connect()
+            if wait_s := self.session.spawn_delay_s(self.number):
+                gevent.sleep(wait_s)
 
     def reset(self) -> None:
         """Drop the connection to ``self.target`` after a request that did not end well."""

@@ -34,6 +34,8 @@ class Session:
     """Places from one prompt to the next: the number of workers."""
     schedule: Sequence[int] | None = None
     """The arrivals of an open loop, of all workers: nanoseconds since the load began. None: a closed loop."""
+    spawn_rate: float | None = None
+    """Users that begin per second, where they shall begin one by one and not a second's users at once."""
     _user_numbers: Iterator[int] = field(default_factory=itertools.count)
     _dispatcher: Dispatcher | None = None
 
@@ -46,6 +48,12 @@ class Session:
     def new_user(self) -> int:
         """Return the number of a new user, from 0."""
         return next(self._user_numbers)
+
+    def spawn_delay_s(self, user: int) -> float:
+        """Return how long a user waits before it begins: Locust starts those of a second together."""
+        if self.spawn_rate is None:
+            return 0.0
+        return user % max(1, int(self.spawn_rate)) / self.spawn_rate
 
     def take(self) -> Turn | None:
         """Return what to send now, or None when there is nothing more to send in this run.
