@@ -93,8 +93,8 @@ def _page(results: dict[str, Any]) -> str:
         "# Where the load generator breaks",
         "",
         f"Made by `python -m benchmarks.loadgen_surface` on {machine['cpu']}, {machine['cores']} cores, "
-        "which the scripted server shares. In a cell: the largest error in ms of the median and 95th percentile of "
-        "TTFT and ITL; **bold** where it is above 2 ms and 2%.",
+        "which the scripted server shares. In a cell: the largest error in ms of the median and 95th "
+        "percentile of TTFT and ITL; **bold** where it is above 2 ms and 2%.",
         "",
         f"| streams | {' | '.join(f'a token each {gap} ms' for gap in GAPS_MS)} |",
         f"|---|{'---|' * len(GAPS_MS)}",
