@@ -17,12 +17,14 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from training.callbacks.epoch_order import EpochOrder
 from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
+from training.data.filler import FilledDataset, FilledSampler
 from training.data.packing import BatchCollator, PackedDataset
 from training.data.sampling import RowSampler
 from training.moe.setup import MoeRun
 from training.optimizers import OPTIMIZERS
 from training.ordered_trainer import OrderedTrainer
 from training.precision import autocasts
+from training.ranks import rank_count, shard_on_cpu
 
 __all__ = ["build_trainer", "training_arguments"]
 
@@ -96,15 +98,18 @@ def build_trainer(
     sampler = RowSampler(len(train), config.seed, labels=labels, alpha=config.data.sampling.alpha)
     more: dict[str, Any]
     kind, more = (moe.trainer_class, moe.arguments) if moe else (OrderedTrainer, {})
+    arguments = training_arguments(config, checkpoints, evaluate=evaluation is not None)
+    shard_on_cpu()
+    ranks = rank_count()
     trainer = kind(
         **more,
         model=model,
-        args=training_arguments(config, checkpoints, evaluate=evaluation is not None),
+        args=arguments,
         data_collator=BatchCollator(pad_id),
-        train_dataset=train,
+        train_dataset=train if ranks == 1 else FilledDataset(train, pad_id),
         eval_dataset=evaluation,
         callbacks=[EpochOrder(sampler), *callbacks],
     )
-    trainer.row_sampler = sampler
+    trainer.row_sampler = sampler if ranks == 1 else FilledSampler(sampler, ranks * config.batch_size)
     trainer.remove_callback(PrinterCallback)
     return trainer
