@@ -50,10 +50,15 @@ def join_ranks(config: TrainConfig) -> None:
     """Meet the other ranks; each takes its own GPU. Without a launcher, nothing happens.
 
     Raises:
-        ConfigError: FSDP is asked for in a form that is not FSDP2.
+        ConfigError: DeepSpeed is asked for, or FSDP in a form that is not FSDP2.
     """
     if "RANK" not in os.environ or distributed.is_initialized():
         return
+    if strategy() == "zero":
+        raise ConfigError(
+            "the launcher's settings ask for DeepSpeed ZeRO, which is not supported: its split weights would "
+            "be missing from the result; use recipes/accelerate/fsdp2.yaml, which splits the same"
+        )
     if strategy() == "fsdp" and os.environ.get("FSDP_VERSION", "1") != "2":
         raise ConfigError(
             "fsdp_version = 1 in the launcher's settings: only FSDP2 is supported; set fsdp_version: 2, or "

@@ -40,11 +40,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except Exception as error:
         if _is_users_mistake(error):
-            # Every rank of a node finds the same mistake, and torchrun ends all when one is gone.
-            if _speaks():
-                print(f"error: {error}", file=sys.stderr, flush=True)
-            else:
-                time.sleep(1)
+            # Every rank of a node finds the same mistake, and torchrun ends the others when one is gone.
+            # One that lives on is alone with its mistake.
+            if not _speaks():
+                time.sleep(5)
+            print(f"error: {error}", file=sys.stderr, flush=True)
             return 2
         log = _write_crash_log(arguments, error)
         print(f"internal error: {type(error).__name__}: {error}\ntraceback: {log}", file=sys.stderr)
