@@ -34,7 +34,7 @@ from training.chunked_loss import chunked_loss
 from training.config import TrainConfig
 from training.data.collator import PaddingCollator
 from training.data.encoding import RowEncoder
-from training.data.packing import PackedDataset, check_packing, pack_lengths
+from training.data.packing import PackedDataset, check_packing, pack_rows
 from training.data.prepare import DataFiles, PreparedData, find_files, prepare_data
 from training.data.summary import summarize
 from training.gathering import gather_weights
@@ -45,7 +45,7 @@ from training.optimizers import check_optimizer
 from training.precision import base_dtype
 from training.ranks import check_ranks, from_first, is_first, join_ranks, parallelism, strategy
 from training.resume import RunDirectory
-from training.trainer import build_trainer
+from training.trainer import build_trainer, row_sampler
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
@@ -141,7 +141,9 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
     packed = None
     if config.data.packing:
         check_packing(model, data.train.shortest(3), _pad_id(base))
-        packed = PackedDataset(data.train, pack_lengths(data.train.lengths.tolist(), max_length))
+        draws = row_sampler(config, data.train) if config.data.sampling.by is not None else None
+        packs = pack_rows(data.train.lengths, max_length, draws)
+        packed = PackedDataset(data.train, packs)
     figures = summarize(
         config.data, data, packed, max_length=max_length, batch_size=config.batch_size, seed=config.seed
     )
