@@ -65,10 +65,12 @@ def train(config: TrainConfig) -> int:
 
         print(dry_run(config))
         return DONE
+    from training.ranks import is_first
     from training.run import train as run
 
     result = run(config)
-    print(f"{result.name}: {result}")
+    if is_first():
+        print(f"{result.name}: {result}")
     return DONE
 
 

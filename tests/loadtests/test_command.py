@@ -148,7 +148,7 @@ def test_plain_locust_runs_the_same_users(http_url: str, tmp_path: Path) -> None
     assert server["scrapes"] >= 4
     # One request more at each look, a second apart; the load is on the same clock.
     assert server["window"]["requests"] == pytest.approx(results["window"]["seconds"], abs=0.7)
-    assert sum(moment["seconds"] for moment in server["series"][1:-2]) >= 1
+    assert sum(moment["seconds"] for moment in server["series"][1:-2]) >= 0.9
 
 
 def test_plain_locust_tells_a_mistake_in_one_line(tmp_path: Path) -> None:

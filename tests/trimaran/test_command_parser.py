@@ -17,7 +17,9 @@ from trimaran.command_parser import parse_command
 from trimaran.command_table import COMMANDS, Command, find_command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RECIPES = sorted((REPOSITORY / "recipes").rglob("*.yaml"))
+RECIPES = sorted(
+    path for path in (REPOSITORY / "recipes").rglob("*.yaml") if path.parent.name != "accelerate"
+)
 
 
 @dataclass
