@@ -79,8 +79,13 @@ def check_ranks(config: TrainConfig) -> None:
         config: with ``base_quantization`` set where the base is NF4 already.
 
     Raises:
-        ConfigError: 4-bit weights would have to be sharded.
+        ConfigError: 4-bit weights would have to be sharded, or one rank would do a step again alone.
     """
+    if config.retry_out_of_memory and rank_count() > 1:
+        raise ConfigError(
+            f"retry_out_of_memory = true and {rank_count()} ranks clash: ranks exchange gradients in each "
+            "pass, and one alone cannot do its pass again; lower batch_size and raise gradient_accumulation instead"
+        )
     if config.base_quantization is not None and "RANK" in os.environ and strategy() != "ddp":
         raise ConfigError(
             f"base_quantization = {config.base_quantization} and {strategy()} clash: packed 4-bit weights "

@@ -44,6 +44,7 @@ _FREE = {
     "dry_run",
     "eval_steps",
     "log_steps",
+    "retry_out_of_memory",
     "model",
     "output",
     "overwrite",

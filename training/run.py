@@ -22,7 +22,6 @@ from checkpoints.prompt import PromptEncoder
 from checkpoints.quiet import quiet_transformers
 from training.adapter import adapter_manifest, write_adapter
 from training.base import is_nf4, load_trainable_base, resolve_dtype, resolve_source
-from training.callbacks.divergence import Divergence
 from training.callbacks.last_step import LastStep
 from training.callbacks.loss_curve import LossCurve
 from training.callbacks.metrics_file import MetricsFile
@@ -128,7 +127,6 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
     callbacks: list[TrainerCallback] = [
         Throughput(),
         *(moe.callbacks if moe else []),
-        Divergence(),
         LastStep(),
         preemption,
         MetricsFile(directory.metrics),
@@ -156,6 +154,7 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
         train=data.train if packed is None else packed,
         evaluation=data.evaluation,
         pad_id=_pad_id(base),
+        decode=tokenizer.decode,
         checkpoints=directory.checkpoints,
         callbacks=callbacks,
         moe=moe,

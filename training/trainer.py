@@ -6,7 +6,7 @@ the gradient accumulation, so ``batch_size x gradient_accumulation`` may be spli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from training.data.dataset import EncodedDataset
 from training.data.filler import FilledDataset, FilledSampler
 from training.data.packing import BatchCollator, PackedDataset
 from training.data.sampling import RowSampler
+from training.guard import StepGuard
 from training.moe.setup import MoeRun
 from training.optimizers import OPTIMIZERS
 from training.ordered_trainer import OrderedTrainer
 from training.precision import autocasts
 from training.ranks import rank_count, shard_on_cpu
+from training.retry import HalvedBatches
 
 __all__ = ["build_trainer", "row_sampler", "training_arguments"]
 
@@ -87,6 +89,7 @@ def build_trainer(
     train: EncodedDataset | PackedDataset,
     evaluation: EncodedDataset | None,
     pad_id: int,
+    decode: Callable[[Sequence[int]], str],
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
     moe: MoeRun | None = None,
@@ -108,6 +111,8 @@ def build_trainer(
         callbacks=[EpochOrder(sampler), *callbacks],
     )
     trainer.row_sampler = sampler if ranks == 1 else FilledSampler(sampler, ranks * config.batch_size)
+    trainer.guard = StepGuard(train, decode)
+    trainer.halved = HalvedBatches() if config.retry_out_of_memory else None
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -57,14 +57,15 @@ class PackedDataset(Dataset[Pack]):
 
     def __init__(self, rows: EncodedDataset, packs: list[list[int]]) -> None:
         """Make of each list of indices into ``rows`` a pack."""
-        self._rows = rows
+        self.rows = rows
+        """The rows that packs are made of."""
         self.packs = packs
 
     def __len__(self) -> int:
         return len(self.packs)
 
     def __getitem__(self, index: int) -> Pack:
-        return Pack([self._rows[row] for row in self.packs[index]])
+        return Pack([self.rows[row] for row in self.packs[index]])
 
 
 def pack_lengths(lengths: Sequence[int], length: int) -> list[list[int]]:
