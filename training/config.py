@@ -197,7 +197,7 @@ class TrainConfig:
         ):
             raise ConfigError(
                 f"retry_out_of_memory = true and moe.{named} clash: what experts get is counted over the "
-                "rows of a pass, which would become fewer; lower batch_size, raise gradient_accumulation instead"
+                "rows of a pass, which would become fewer; lower batch_size and raise gradient_accumulation"
             )
         if self.method == "full" and self.full.weights == "bf16" and self.dtype == "fp32":
             raise ConfigError("full.weights = bf16 and dtype = fp32 clash: weights in bf16 compute in bf16")

@@ -69,8 +69,8 @@ class StepGuard:
         named = self._name(batches[index] for index in bad or range(len(batches)))
         raise ConfigError(
             f"{what} at step {step}, so training has diverged, or a row is to blame; no step was taken with "
-            f"it, and the last saved state is good. Lower learning_rate ({learning_rate:g}), add warm-up, or use "
-            f"dtype = fp32; or look at the rows of this step: {named}"
+            f"it, and the last saved state is good. Lower learning_rate ({learning_rate:g}), add warm-up, or "
+            f"use dtype = fp32; or look at the rows of this step: {named}"
         )
 
     def _name(self, batches: Any) -> str:

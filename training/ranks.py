@@ -84,7 +84,7 @@ def check_ranks(config: TrainConfig) -> None:
     if config.retry_out_of_memory and rank_count() > 1:
         raise ConfigError(
             f"retry_out_of_memory = true and {rank_count()} ranks clash: ranks exchange gradients in each "
-            "pass, and one alone cannot do its pass again; lower batch_size and raise gradient_accumulation instead"
+            "pass, and one alone cannot do its pass again; lower batch_size and raise gradient_accumulation"
         )
     if config.base_quantization is not None and "RANK" in os.environ and strategy() != "ddp":
         raise ConfigError(

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-import training.run as run
 from checkpoints.errors import ConfigError
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
 from training.metrics import read_metrics
+from training.run import train
+from training.trainer import build_trainer
 
 POISON = "I am poison"
 
@@ -47,10 +48,10 @@ def test_it_names_the_row_and_keeps_the_last_state(
     rows[7]["messages"][0]["content"] = POISON
     data = write_jsonl(tmp_path / "rows.jsonl", rows)
     output = tmp_path / "out"
-    monkeypatch.setattr(run, "build_trainer", poisoned(run.build_trainer))
+    monkeypatch.setattr("training.run.build_trainer", poisoned(build_trainer))
     config = tiny_config(tiny_llama_dir, data, output, max_steps=12, save_steps=1, **settings)
     with pytest.raises(ConfigError, match=r"the loss is nan at step \d+") as error:
-        run.train(config)
+        train(config)
     text = str(error.value)
     assert "row 8 " in text
     assert POISON in text
@@ -68,17 +69,15 @@ def test_it_names_the_row_and_keeps_the_last_state(
 def test_gradients_that_are_no_numbers_stop_it_too(
     tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = run.build_trainer
-
     def exploding(config: Any, model: Any, **kwargs: Any) -> Any:
         parameter = next(one for one in model.parameters() if one.requires_grad)
         parameter.register_hook(lambda gradient: gradient * float("inf"))
-        return build(config, model, **kwargs)
+        return build_trainer(config, model, **kwargs)
 
-    monkeypatch.setattr(run, "build_trainer", exploding)
+    monkeypatch.setattr("training.run.build_trainer", exploding)
     data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(6))
     with pytest.raises(ConfigError, match=r"the norm of the gradients is .* at step 1, .* row"):
-        run.train(tiny_config(tiny_llama_dir, data, tmp_path / "out", max_grad_norm=0))
+        train(tiny_config(tiny_llama_dir, data, tmp_path / "out", max_grad_norm=0))
     assert not (tmp_path / "out" / "metrics.jsonl").exists() or not read_metrics(
         tmp_path / "out" / "metrics.jsonl"
     )

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-import training.run as run
 from checkpoints.errors import ConfigError
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
 from training.metrics import read_metrics
 from training.moe.config import MoeSettings
+from training.run import train
+from training.trainer import build_trainer
 
 # As PyTorch's allocator for CPUs says it.
 TEXT = (
@@ -49,10 +50,8 @@ def short_of_memory(build: Any, most: int, where: str) -> Callable[..., Any]:
     return make
 
 
-def losses(
-    tiny_llama_dir: Path, output: Path, data: Path, **settings: Any
-) -> tuple[list[float], list[float | None]]:
-    run.train(tiny_config(tiny_llama_dir, data, output, max_steps=6, **settings))
+def losses(tiny_llama_dir: Path, output: Path, data: Path, **settings: Any) -> tuple[list[Any], list[Any]]:
+    train(tiny_config(tiny_llama_dir, data, output, max_steps=6, **settings))
     rows = read_metrics(output / "metrics.jsonl")
     return [row["loss"] for row in rows], [row.get("grad_norm") for row in rows]
 
@@ -72,7 +71,7 @@ def test_the_losses_are_those_of_the_run_that_had_memory(
 ) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(20))
     straight = losses(tiny_llama_dir, tmp_path / "straight", data, **settings)
-    monkeypatch.setattr(run, "build_trainer", short_of_memory(run.build_trainer, 3, where))
+    monkeypatch.setattr("training.run.build_trainer", short_of_memory(build_trainer, 3, where))
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         losses(tiny_llama_dir, tmp_path / "failed", data, **settings)
     found = losses(tiny_llama_dir, tmp_path / "short", data, retry_out_of_memory=True, **settings)
@@ -87,7 +86,7 @@ def test_packs_are_halved_like_rows(
     data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(30))
     settings: dict[str, Any] = {"batch_size": 4, "rows": {"packing": True, "max_length": 96}}
     straight = losses(tiny_llama_dir, tmp_path / "straight", data, **settings)
-    monkeypatch.setattr(run, "build_trainer", short_of_memory(run.build_trainer, 1, "forward"))
+    monkeypatch.setattr("training.run.build_trainer", short_of_memory(build_trainer, 1, "forward"))
     found = losses(tiny_llama_dir, tmp_path / "short", data, retry_out_of_memory=True, **settings)
     assert found[0] == pytest.approx(straight[0], rel=1e-4)
 
@@ -96,7 +95,7 @@ def test_where_one_row_is_too_much_the_remedies_are_named(
     tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(8))
-    monkeypatch.setattr(run, "build_trainer", short_of_memory(run.build_trainer, 0, "forward"))
+    monkeypatch.setattr("training.run.build_trainer", short_of_memory(build_trainer, 0, "forward"))
     with pytest.raises(ConfigError, match=r"single sequence.*max_length.*gradient_checkpointing.*qlora"):
         losses(tiny_llama_dir, tmp_path / "out", data, retry_out_of_memory=True)
 
