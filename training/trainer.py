@@ -19,6 +19,7 @@ from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
 from training.data.packing import BatchCollator, PackedDataset
 from training.data.sampling import RowSampler
+from training.ewc.penalty import Penalty
 from training.moe.setup import MoeRun
 from training.optimizers import OPTIMIZERS
 from training.ordered_trainer import OrderedTrainer
@@ -88,6 +89,7 @@ def build_trainer(
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
     moe: MoeRun | None = None,
+    penalty: Penalty | None = None,
 ) -> Trainer:
     """Return a Trainer that is ready to train ``model``; it prints nothing by itself."""
     labels = None
@@ -106,5 +108,6 @@ def build_trainer(
         callbacks=[EpochOrder(sampler), *callbacks],
     )
     trainer.row_sampler = sampler
+    trainer.penalty = penalty
     trainer.remove_callback(PrinterCallback)
     return trainer
