@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -46,7 +47,7 @@ class Penalty(TrainerCallback):
         self._weight = weight
         self._values: list[Tensor] = []
 
-    def check_start(self, run: Any, remedy: str) -> None:
+    def check_start(self, run: Path, remedy: str) -> None:
         """Refuse weights that are not those at the end of the earlier run.
 
         Args:

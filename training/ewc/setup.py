@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from training.methods.registry import method_traits
 from training.precision import autocasts
 
 __all__ = ["Fisher", "check_whole", "ewc_inputs", "measure", "prepare_ewc", "save"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def check_whole(config: TrainConfig, trainer: Trainer) -> None:
 def measure(config: TrainConfig, model: Any, data: EncodedDataset, *, pad_id: int) -> Fisher:
     """Estimate the importances on ``config.ewc.samples`` of the training rows."""
     rows = choose_rows(len(data), config.ewc.samples, config.seed)
+    logger.info("estimating the importances of the weights on %d rows", len(rows))
     diagonal, tokens = estimate_fisher(model, data, rows, pad_id=pad_id, autocast=autocasts(config))
     return Fisher(diagonal, len(data), len(rows), tokens)
 
