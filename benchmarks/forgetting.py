@@ -17,10 +17,8 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks.forgetting_report import render_forgetting
@@ -67,7 +65,6 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         tasks = _write_tasks(work)
 
         def learn(name: str, task: str, rate: float = options.learning_rate, **more: Any) -> Path:
-            start = time.monotonic()
             data = DataConfig(train=tasks[task, "train"], max_length=_LENGTH)
             adapter = train(
                 TrainConfig(
@@ -77,7 +74,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
                     dtype=precision,  # type: ignore[arg-type]
                     device="cpu",
                     learning_rate=rate,
-                    warmup_steps=2,
+                    warmup_steps=5,
                     batch_size=_BATCH,
                     epochs=1000,
                     max_steps=options.steps,
@@ -91,8 +88,6 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
                 "learning_rate": rate,
                 "weight": more["ewc"].weight if "ewc" in more and more["ewc"].from_run else None,
                 "penalty": rows[-1].get("ewc_penalty"),
-                "tokens_per_second": round(median(row["tokens_per_second"] for row in rows[1:]), 1),
-                "seconds": round(time.monotonic() - start, 1),
             }
             tell(f"{name}: task A {runs[name]['a']:.3f}, task B {runs[name]['b']:.3f}")
             return adapter
@@ -126,12 +121,7 @@ def _write_tasks(folder: Path) -> dict[tuple[str, str], Path]:
         for line in path.read_text(encoding="utf-8").splitlines()
     ]
     code = [
-        {
-            "messages": [
-                {"role": "user", "content": f"Complete this function.\n\n{problem['prompt']}"},
-                {"role": "assistant", "content": problem["canonical_solution"].rstrip()},
-            ]
-        }
+        {"prompt": problem["prompt"], "completion": problem["canonical_solution"]}
         for problem in human_eval_problems()
     ]
     found = {}
@@ -169,7 +159,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--weights", type=lambda text: [float(part) for part in text.split(",")], metavar="A,B",
-        default=[1.0, 10.0, 100.0, 1000.0], help="of EWC, a run each (default 1,10,100,1000)")  # fmt: skip
+        default=[10.0, 100.0, 1e3, 1e4], help="of EWC, a run each (default 10,100,1000,10000)")  # fmt: skip
     add("--steps", type=int, default=30, metavar="N", help="optimizer steps of each task (default 30)")
     add("--learning-rate", type=float, default=4e-4, metavar="X", help="highest rate (default 4e-4)")
     add("--output", type=Path, metavar="FOLDER", default=Path(__file__).parent / "results",

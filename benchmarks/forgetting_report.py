@@ -22,8 +22,8 @@ def render_forgetting(results: Mapping[str, Any]) -> str:
         f"are in nats per token of {results['rows']['held_out']} held-out rows of each task. One seed, one "
         "order of the tasks.",
         "",
-        "| run | task A | forgotten | task B | learned | tokens/s |",
-        "|---|---|---|---|---|---|",
+        "| run | task A | forgotten | task B | learned |",
+        "|---|---|---|---|---|",
         _row("base", runs["base"], None),
         _row("after A", after_a, None),
         _row("after B, without EWC", plain, after_a),
@@ -43,5 +43,4 @@ def render_forgetting(results: Mapping[str, Any]) -> str:
 def _row(name: str, facts: Mapping[str, Any], start: Mapping[str, Any] | None) -> str:
     forgotten = f"{facts['a'] - start['a']:+.3f}" if start else ""
     learned = f"{start['b'] - facts['b']:+.3f}" if start else ""
-    rate = f"{facts['tokens_per_second']:.0f}" if "tokens_per_second" in facts else ""
-    return f"| {name} | {facts['a']:.3f} | {forgotten} | {facts['b']:.3f} | {learned} | {rate} |"
+    return f"| {name} | {facts['a']:.3f} | {forgotten} | {facts['b']:.3f} | {learned} |"

@@ -21,7 +21,7 @@ from training.methods.lora.config import LoraSettings
 from training.metrics import read_metrics
 from training.run import train
 
-STEPS = 8
+STEPS = 16
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,8 @@ def second(
         "adapter": first / "adapter",
         "ewc": ewc,
         "max_steps": STEPS,
+        "warmup_steps": 10,
+        "learning_rate": 5e-3,
         "rows": {"eval": tasks[0]},
         **more,
     }
@@ -73,7 +75,7 @@ def runs(
 ) -> dict[float | None, Path]:
     """OUTPUT of task B by the weight."""
     folder = tmp_path_factory.mktemp("runs")
-    outputs = {weight: folder / str(weight) for weight in (None, 0.0, 30.0, 1e6)}
+    outputs = {weight: folder / str(weight) for weight in (None, 0.0, 1e3, 1e6)}
     for weight, output in outputs.items():
         train(second(tiny_llama_dir, tasks, first, output, weight=weight))
     return outputs
@@ -82,17 +84,17 @@ def runs(
 def test_less_is_forgotten_with_it(runs: dict[float | None, Path]) -> None:
     rows = {weight: read_metrics(output / "metrics.jsonl") for weight, output in runs.items()}
     forgotten = {weight: lines[-1]["eval_loss"] for weight, lines in rows.items()}
-    assert forgotten[30.0] < 0.8 * forgotten[None]
-    assert rows[30.0][-1]["loss"] < 0.8 * rows[30.0][0]["loss"], "the second task is learned all the same"
+    assert forgotten[1e3] < 0.7 * forgotten[None]
+    assert rows[1e3][-1]["loss"] < 0.8 * rows[1e3][0]["loss"], "the second task is learned all the same"
     assert [row["loss"] for row in rows[0.0]] == [row["loss"] for row in rows[None]]
-    assert rows[30.0][0]["ewc_penalty"] == 0
-    assert rows[30.0][1]["ewc_penalty"] > 0
+    assert rows[1e3][0]["ewc_penalty"] == 0
+    assert rows[1e3][-1]["ewc_penalty"] > 0
     assert "ewc_penalty" not in rows[None][1]
 
 
 def test_with_a_huge_weight_the_parameters_stay(runs: dict[float | None, Path], first: Path) -> None:
     distances = {weight: moved(first, output / "adapter") for weight, output in runs.items()}
-    assert distances[1e6] < distances[30.0] < distances[None]
+    assert distances[1e6] < distances[1e3] < distances[None]
     assert distances[1e6] < 0.02 * distances[None]
 
 
@@ -109,12 +111,12 @@ def test_gradient_accumulation_changes_nothing(
             tasks,
             first,
             tmp_path / "split",
-            weight=30.0,
+            weight=1e3,
             batch_size=1,
             gradient_accumulation=4,
         )
     )
-    whole, split = (read_metrics(path / "metrics.jsonl") for path in (runs[30.0], tmp_path / "split"))
+    whole, split = (read_metrics(path / "metrics.jsonl") for path in (runs[1e3], tmp_path / "split"))
     for key in ("loss", "grad_norm", "ewc_penalty"):
         assert [row[key] for row in split] == pytest.approx(
             [row[key] for row in whole], rel=2e-3, abs=1e-7
@@ -128,18 +130,18 @@ def test_a_run_that_was_cut_continues_as_if_it_had_not(
     tmp_path: Path,
     runs: dict[float | None, Path],
 ) -> None:
-    config = second(tiny_llama_dir, tasks, first, tmp_path / "cut", weight=30.0)
+    config = second(tiny_llama_dir, tasks, first, tmp_path / "cut", weight=1e3)
     train_until(config, 5)
     with pytest.raises(ConfigError, match=r"ewc was .*, now it is None"):
         train(
-            second(tiny_llama_dir, tasks, first, tmp_path / "cut", weight=30.0, ewc=EwcSettings(weight=30.0))
+            second(tiny_llama_dir, tasks, first, tmp_path / "cut", weight=1e3, ewc=EwcSettings(weight=1e3))
         )
     with pytest.raises(ConfigError, match=r"adapter was .*, now it is"):
-        changed = second(tiny_llama_dir, tasks, first, tmp_path / "cut", weight=30.0)
+        changed = second(tiny_llama_dir, tasks, first, tmp_path / "cut", weight=1e3)
         changed.adapter = runs[None] / "adapter"
         train(changed)
     train(config)
-    rows, expected = (read_metrics(path / "metrics.jsonl") for path in (tmp_path / "cut", runs[30.0]))
+    rows, expected = (read_metrics(path / "metrics.jsonl") for path in (tmp_path / "cut", runs[1e3]))
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     for key in ("loss", "ewc_penalty"):
         assert [row[key] for row in rows] == pytest.approx([row[key] for row in expected], rel=1e-4, abs=1e-9)
