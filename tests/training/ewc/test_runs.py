@@ -133,9 +133,7 @@ def test_a_run_that_was_cut_continues_as_if_it_had_not(
     config = second(tiny_llama_dir, tasks, first, tmp_path / "cut", weight=1e3)
     train_until(config, 5)
     with pytest.raises(ConfigError, match=r"ewc was .*, now it is None"):
-        train(
-            second(tiny_llama_dir, tasks, first, tmp_path / "cut", weight=1e3, ewc=EwcSettings(weight=1e3))
-        )
+        train(second(tiny_llama_dir, tasks, first, tmp_path / "cut", weight=1e3, ewc=EwcSettings(weight=1e3)))
     with pytest.raises(ConfigError, match=r"adapter was .*, now it is"):
         changed = second(tiny_llama_dir, tasks, first, tmp_path / "cut", weight=1e3)
         changed.adapter = runs[None] / "adapter"
@@ -145,6 +143,28 @@ def test_a_run_that_was_cut_continues_as_if_it_had_not(
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     for key in ("loss", "ewc_penalty"):
         assert [row[key] for row in rows] == pytest.approx([row[key] for row in expected], rel=1e-4, abs=1e-9)
+
+
+def test_a_run_cut_off_while_it_estimates_goes_on_there(
+    tiny_llama_dir: Path, tasks: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    ewc = EwcSettings(save=True, samples=4)
+    cut, straight = (
+        tiny_config(tiny_llama_dir, tasks[0], tmp_path / name, max_steps=3, ewc=ewc) for name in ("a", "b")
+    )
+    monkeypatch.setattr("training.run.measure", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(cut)
+    monkeypatch.undo()
+    assert not (tmp_path / "a" / "adapter").exists()
+    train(cut)
+    train(straight)
+    one, other = (read_importance(tmp_path / name).fisher for name in ("a", "b"))
+    for name, fisher in one.items():
+        torch.testing.assert_close(fisher, other[name], rtol=1e-3, atol=1e-9)
 
 
 def test_what_is_saved_remembers_the_runs_before(
