@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from checkpoints.errors import TrimaranError
-from trimaran.command_table import COMMANDS, Command
+from trimaran.command_table import COMMANDS, Command, find_command
 
 __all__ = ["main"]
 
@@ -57,9 +57,9 @@ def _dispatch(arguments: list[str]) -> int:
         close = difflib.get_close_matches(chosen.command, COMMANDS, n=2)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there is: {', '.join(COMMANDS)}"
         parser.error(f"unknown command {chosen.command!r}; {hint}")
-    command = COMMANDS[chosen.command]
+    command, rest = find_command([chosen.command, *chosen.arguments])
     try:
-        return _run(command, chosen.arguments, chosen.log_level)
+        return _run(command, rest, chosen.log_level)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in _OURS:
             raise
@@ -82,7 +82,7 @@ def _run(command: Command, arguments: list[str], log_level: str) -> int:
     config, later_level = parse_command(command, arguments)
     level = (later_level or log_level).upper()
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    code: int = getattr(commands, command.name.replace("-", "_"))(config)
+    code: int = getattr(commands, command.function)(config)
     return code
 
 
