@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from checkpoints.prune_experts import PruneExpertsConfig
     from checkpoints.quantize import QuantizeConfig
     from loadtests.config import LoadTestConfig
+    from loadtests.sweep.config import SweepConfig
     from serving.config import ChatConfig, ExportConfig, LoadConfig, ServeConfig
     from training.config import MergeConfig, TrainConfig
     from training.data.cleaning.config import CleanDataConfig
@@ -170,3 +171,14 @@ def loadtest(config: LoadTestConfig) -> int:
     if result.verdict.invalid:
         return RUN_INVALID
     return DONE if result.verdict.passed else VERDICT_FAILED
+
+
+def loadtest_sweep(config: SweepConfig) -> int:
+    """Find the highest good load; fail where none is, or it is lower than required."""
+    from loadtests.sweep.run import run_sweep
+
+    result = run_sweep(config, announce=lambda text: print(text, flush=True))
+    print(result)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return {"passed": DONE, "failed": VERDICT_FAILED, "invalid": RUN_INVALID}[result.outcome]

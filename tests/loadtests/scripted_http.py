@@ -12,6 +12,7 @@ import ssl
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -40,6 +41,7 @@ class _Stall:
 
 
 _stall = _Stall()
+_slots = threading.BoundedSemaphore(script.SLOTS)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -97,7 +99,8 @@ class Handler(BaseHTTPRequestHandler):
             if endpoint == "generate":
                 self._whole(model, _joined(whole))
             else:
-                self._stream(model, prompt, json.dumps)
+                with _slots if model == "narrow" else nullcontext():
+                    self._stream(model, prompt, json.dumps)
 
     def _openai(self, parts: list[str], body: dict[str, Any]) -> None:
         """Answer ``chat/completions`` or ``completions``."""
