@@ -122,6 +122,16 @@ def _heading(config_class: type, name: str) -> str:
     return ""
 
 
+def _docstrings(config_class: type) -> dict[str, str]:
+    """Return the docstring of every field, also of the classes that are extended."""
+    found: dict[str, str] = {}
+    for one in reversed(config_class.__mro__):
+        if dataclasses.is_dataclass(one):
+            documented = docstring_parser.parse_from_object(one).params
+            found |= {row.arg_name: row.description for row in documented if row.description}
+    return found
+
+
 def construct(config_class: type, values: dict[str, Any], prefix: str = "") -> Any:
     """Build ``config_class``, sections first, from values by dotted name."""
     hints = typing.get_type_hints(config_class)

@@ -160,6 +160,16 @@ COMMANDS: dict[str, Command] = {
             ),
         ),
         Command(
+            "loadtest sweep",
+            "find the highest rate or concurrency at which an endpoint meets its limits",
+            "loadtests.sweep.config:SweepConfig",
+            "loadtest",
+            (
+                "trimaran loadtest sweep --max-ttft-p95 500ms --min-rate 8",
+                "trimaran loadtest sweep --over concurrency --max-itl-p99 100ms --point-duration 30s",
+            ),
+        ),
+        Command(
             "deploy",
             "write settings for docker compose or the Helm chart, sized for a model",
             "trimaran.deploy.config:DeployConfig",

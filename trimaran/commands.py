@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from checkpoints.quantize import QuantizeConfig
     from loadtests.config import LoadTestConfig
     from loadtests.history.config import HistoryConfig
+    from loadtests.sweep.config import SweepConfig
     from serving.config import ChatConfig, ExportConfig, LoadConfig, ServeConfig
     from training.config import MergeConfig, TrainConfig
     from training.data.cleaning.config import CleanDataConfig
@@ -184,3 +185,14 @@ def loadtest_history(config: HistoryConfig) -> int:
     if config.page is not None and not config.json:
         print(f"page: {config.page}")
     return DONE
+
+
+def loadtest_sweep(config: SweepConfig) -> int:
+    """Find the highest good load; fail where none is, or it is lower than required."""
+    from loadtests.sweep.run import run_sweep
+
+    result = run_sweep(config, announce=lambda text: print(text, flush=True))
+    print(result)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return {"passed": DONE, "failed": VERDICT_FAILED, "invalid": RUN_INVALID}[result.outcome]

@@ -27,7 +27,7 @@ FAILING = {
     "no_ids": "malformed",
     "slow": "timeout",
 }
-READY = ("llm", "chunked", "single", "flaky", "foreign", "locked", "stalling", *FAILING)
+READY = ("llm", "chunked", "single", "flaky", "foreign", "locked", "stalling", "narrow", *FAILING)
 OPTIONS = {
     "min_tokens", "ignore_eos", "seed", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
     "frequency_penalty",
@@ -42,6 +42,8 @@ API_KEY = "sk-scripted"
 STALL_S = 2.0
 """How long ``stalling`` sends nothing at all, once, from when ``STALL_AFTER`` requests have come."""
 STALL_AFTER = 20
+SLOTS = 3
+"""How many requests ``narrow`` answers at once; the others wait."""
 SLOW_FIRST_S = {"first-50": 0.05, "first-200": 0.2, "first-1000": 1.0}
 """Prompt -> how long the model ``llm`` takes to its first token, instead of ``FIRST_S``."""
 

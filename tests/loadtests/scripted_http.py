@@ -13,6 +13,7 @@ import ssl
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -42,6 +43,7 @@ class _Stall:
 
 
 _stall = _Stall()
+_slots = threading.BoundedSemaphore(script.SLOTS)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -104,7 +106,8 @@ class Handler(BaseHTTPRequestHandler):
             elif endpoint == "infer":
                 self._whole(model, _tensors(_joined(whole)))
             else:
-                self._stream(model, prompt, json.dumps)
+                with _slots if model == "narrow" else nullcontext():
+                    self._stream(model, prompt, json.dumps)
 
     def _openai(self, parts: list[str], body: dict[str, Any]) -> None:
         """Answer ``chat/completions`` or ``completions``."""
