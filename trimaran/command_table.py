@@ -170,6 +170,17 @@ COMMANDS: dict[str, Command] = {
             ),
         ),
         Command(
+            "sweep",
+            "export, serve and load-test many serving configurations, and say which one to use",
+            "trimaran.sweep.config:ServingSweepConfig",
+            "serve,loadtest",
+            (
+                "trimaran sweep --config sweep.yaml",
+                "trimaran sweep out/merged --grid '{slots: [4, 16], weights: [bf16, int8]}' --loads 1,8,32 "
+                "--max-ttft-p95 500ms",
+            ),
+        ),
+        Command(
             "deploy",
             "write settings for docker compose or the Helm chart, sized for a model",
             "trimaran.deploy.config:DeployConfig",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trimaran.deploy.config import DeployConfig
     from trimaran.doctor import DoctorConfig
     from trimaran.pipeline import DemoConfig
+    from trimaran.sweep.config import ServingSweepConfig
 
 DONE, VERDICT_FAILED, RUN_INVALID = 0, 1, 4
 
@@ -192,6 +193,17 @@ def loadtest_sweep(config: SweepConfig) -> int:
     from loadtests.sweep.run import run_sweep
 
     result = run_sweep(config, announce=lambda text: print(text, flush=True))
+    print(result)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return {"passed": DONE, "failed": VERDICT_FAILED, "invalid": RUN_INVALID}[result.outcome]
+
+
+def sweep(config: ServingSweepConfig) -> int:
+    """Try serving configurations; fail where none meets the limits."""
+    from trimaran.sweep.run import sweep_serving
+
+    result = sweep_serving(config, announce=lambda text: print(text, flush=True))
     print(result)
     if result.interrupted:
         raise KeyboardInterrupt

@@ -58,8 +58,13 @@ class SweepFolder:
         shutil.rmtree(self.path / place, ignore_errors=True)
 
 
-def open_folder(config: SweepConfig, now: datetime) -> SweepFolder:
+def open_folder(config: SweepConfig, now: datetime, *, moved: bool = False) -> SweepFolder:
     """Return the output directory, made where it is not there.
+
+    Args:
+        config: the settings.
+        now: names the default directory.
+        moved: whether the endpoint may have another URL than before and still be the same.
 
     Raises:
         OutputError: it holds something else, or a sweep with other settings, or cannot be made.
@@ -75,7 +80,8 @@ def open_folder(config: SweepConfig, now: datetime) -> SweepFolder:
     if before is not None and config.overwrite:
         shutil.rmtree(target)
         before = None
-    if before is not None and (different := _differences(before["config"], config)):
+    ignored = _SEARCH | {"url", "metrics_url"} if moved else _SEARCH
+    if before is not None and (different := _differences(before["config"], config, ignored)):
         raise OutputError(
             f"output: {target} holds a sweep of other settings ({'; '.join(different)}); choose another, or "
             "start over with --overwrite"
@@ -99,9 +105,9 @@ def _read(target: Path) -> dict[str, Any] | None:
     return found
 
 
-def _differences(before: dict[str, Any], config: SweepConfig) -> list[str]:
+def _differences(before: dict[str, Any], config: SweepConfig, ignored: set[str]) -> list[str]:
     now = config_to_json(config)
-    names = [one.name for one in fields(SweepConfig) if one.init and one.name not in _SEARCH]
+    names = [one.name for one in fields(SweepConfig) if one.init and one.name not in ignored]
     return [
         f"{name}: {before[name]}, not {now[name]}"
         for name in names

@@ -22,7 +22,9 @@ __all__ = ["run_sweep"]
 logger = logging.getLogger(__name__)
 
 
-def run_sweep(config: SweepConfig, announce: Callable[[str], None] = logger.info) -> SweepResult:
+def run_sweep(
+    config: SweepConfig, announce: Callable[[str], None] = logger.info, *, moved: bool = False
+) -> SweepResult:
     """Search for the highest good load; write ``sweep.json``, ``sweep.html``, ``sweep.csv``, ``summary.md``.
 
     Every point is a load test in its own directory under ``points/``. The first Ctrl-C ends the sweep: what
@@ -32,6 +34,7 @@ def run_sweep(config: SweepConfig, announce: Callable[[str], None] = logger.info
     Args:
         config: the settings.
         announce: takes a line for the user after each point.
+        moved: whether points of the same endpoint at another URL count as its own.
 
     Raises:
         LoadTestError: a setting, a file it names, the endpoint or the output cannot be used.
@@ -39,7 +42,7 @@ def run_sweep(config: SweepConfig, announce: Callable[[str], None] = logger.info
     now = datetime.now(UTC)
     search = config.search()
     check_files(config.point(config.loads[0] if config.loads else config.start))
-    folder = open_folder(config, now.astimezone())
+    folder = open_folder(config, now.astimezone(), moved=moved)
     started = folder.started or now.isoformat(timespec="seconds")
     if folder.points:
         announce(f"{len(folder.points)} points are measured already")
