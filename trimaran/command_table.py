@@ -175,9 +175,9 @@ COMMANDS: dict[str, Command] = {
             "trimaran.sweep.config:ServingSweepConfig",
             "serve,loadtest",
             (
-                "trimaran sweep --config sweep.yaml",
-                "trimaran sweep out/merged --grid '{slots: [4, 16], weights: [bf16, int8]}' --loads 1,8,32 "
-                "--max-ttft-p95 500ms",
+                "trimaran sweep out/merged --grid '{slots: [4, 16]}' --loads 1,8,32",
+                "trimaran sweep out/merged --grid '{weights: [bf16, int8], queue_delay_us: [0, 1000]}' "
+                "--max-ttft-p95 500ms --output out/sweep",
             ),
         ),
         Command(

@@ -14,6 +14,7 @@ from checkpoints.errors import ConfigError
 from loadtests.errors import OutputError
 from loadtests.sweep.point import Point
 from serving.config import ExportConfig
+from serving.export import export
 from trimaran import commands
 from trimaran.command_parser import parse_command
 from trimaran.command_table import COMMANDS
@@ -75,7 +76,7 @@ def test_the_choice_has_the_most_tokens_within_the_limits_and_the_lower_ttft_whe
 
 
 def test_a_grid_is_every_combination_and_the_list_comes_after_it(tmp_path: Path) -> None:
-    grid = {"queue_delay_us": [0, 1000], "weights": ["bf16", "int8"]}
+    grid: dict[str, list[Any]] = {"queue_delay_us": [0, 1000], "weights": ["bf16", "int8"]}
     found = make_candidates(tmp_path, {"slots": 4}, grid, [{"slots": 8, "instances": 2}])
     assert [one.label for one in found] == [
         "queue_delay_us=0, weights=bf16",
@@ -213,14 +214,13 @@ def test_none_within_the_limits_is_a_failed_verdict_and_ctrl_c_keeps_what_is_the
         checkpoint=tiny_checkpoint, output=tmp_path / "out",
         configurations=[{"engine": "onnx", "weights": "nf4"}, {"slots": 2}],
     )  # fmt: skip
-    real = sweep_run.export
 
-    def export(one: ExportConfig) -> Path:
+    def cut_by_ctrl_c(one: ExportConfig) -> Path:
         if one.slots == 2:
             raise KeyboardInterrupt
-        return real(one)
+        return export(one)
 
-    monkeypatch.setattr(sweep_run, "export", export)
+    monkeypatch.setattr(sweep_run, "export", cut_by_ctrl_c)
     result = sweep_serving(config, lambda _: None)
     assert result.interrupted
     assert (result.outcome, result.reasons) == ("failed", ["no configuration was measured"])

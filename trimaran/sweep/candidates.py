@@ -66,11 +66,11 @@ def make_candidates(
         raise ConfigError(
             "grid and configurations are both empty: nothing to try; give a grid, such as {slots: [8, 16]}"
         )
-    for name, values in grid.items():
-        if not values:
+    for name, tried in grid.items():
+        if not tried:
             raise ConfigError(f"grid.{name}: is empty; give one value or more")
     combinations = itertools.product(*grid.values()) if grid else ()
-    own: list[dict[str, Any]] = [dict(zip(grid, values, strict=True)) for values in combinations]
+    own: list[dict[str, Any]] = [dict(zip(grid, chosen, strict=True)) for chosen in combinations]
     places = ["grid"] * len(own) + [f"configurations[{number}]" for number in range(len(configurations))]
     own += [dict(one) for one in configurations]
     found: dict[str, Candidate] = {}

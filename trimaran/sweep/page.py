@@ -73,7 +73,7 @@ def _pareto_plot(result: ServingSweepResult) -> Markup | None:
             one.point.throughput,
             f"{one.configuration}, {result.load(one.point)}: {one.point.describe()}",
             on_front if one in front else "dim",
-            one.configuration if one == best else "",
+            "to use" if one == best else "",
         )
 
     dots = [dot(one) for one in shown if one not in front] + [dot(one) for one in front]
