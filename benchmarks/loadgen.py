@@ -37,7 +37,7 @@ from benchmarks.processes import end
 from loadtests.metrics.distribution import Distribution
 from serving.cache import cache_directory
 
-__all__ = ["main"]
+__all__ = ["main", "scripted_server", "served_figures"]
 
 TOOLS = {"ours": "ours", "aiperf": "aiperf", "guidellm": "guidellm", "plain-locust": "plain_locust"}
 _ONE = Scenario("one request", 50, 20, 10, 1, 1)
@@ -84,9 +84,9 @@ def _run(
     row: dict[str, Any] = {"tool": tool, "scenario": scenario.name}
     try:
         python = interpreter_for(home, module.PINS, log=home / "install.log", timeout=1200)
-        with _server(scenario) as url:
+        with scripted_server(scenario) as url:
             found: Measured = module.measure(scenario, url, folder, python, tokenizer)
-            truth = _truth(url)
+            truth = served_figures(url)
     except PeerFailure as failure:
         tell(f"{tool}, {scenario.name}: {failure}")
         if keep is not None:
@@ -107,7 +107,8 @@ def _run(
 
 
 @contextmanager
-def _server(scenario: Scenario) -> Iterator[str]:
+def scripted_server(scenario: Scenario) -> Iterator[str]:
+    """Run the scripted server in a process of its own; yield its URL."""
     command = [sys.executable, "-m", "benchmarks.loadgen_peers.server", scenario.model]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
@@ -117,7 +118,7 @@ def _server(scenario: Scenario) -> Iterator[str]:
         end(process)
 
 
-def _truth(url: str) -> dict[str, float]:
+def served_figures(url: str) -> dict[str, float]:
     """Return the server's own figures, in milliseconds, of the requests it answered in full."""
     with urllib.request.urlopen(f"{url}/truth", timeout=60) as answer:
         rows = [row for row in json.load(answer) if row["sent_ns"]]

@@ -44,7 +44,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, gradients: bool
     ) -> Tensor:
         vocabulary = weight.shape[0]
-        rows = min(chunk_rows(vocabulary), len(labels))
+        rows = max(1, min(chunk_rows(vocabulary), len(labels)))  # a rank may have nothing but filler
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None

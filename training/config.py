@@ -108,6 +108,9 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
+    retry_out_of_memory: bool = False
+    """When memory runs out in a step, compute the same rows again, half as many at a time, and go on so."""
+
     fused: bool = True
     """Compute LoRA layers, gated MLPs and RMS norms by functions that keep less for the backward pass and are
     faster; false is the modelling code step by step."""
@@ -196,6 +199,14 @@ class TrainConfig:
             raise ConfigError(
                 f"moe.router = {self.moe.router} and method = bottleneck clash: it leaves the base as it is; "
                 "train routers with method = lora or full"
+            )
+        shared = ("load_balance_coefficient", "expert_capacity_factor")
+        if self.retry_out_of_memory and (
+            named := next((name for name in shared if getattr(self.moe, name) is not None), None)
+        ):
+            raise ConfigError(
+                f"retry_out_of_memory = true and moe.{named} clash: what experts get is counted over the "
+                "rows of a pass, which would become fewer; lower batch_size and raise gradient_accumulation"
             )
         if self.method == "full" and self.full.weights == "bf16" and self.dtype == "fp32":
             raise ConfigError("full.weights = bf16 and dtype = fp32 clash: weights in bf16 compute in bf16")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -81,12 +82,13 @@ class CommandField:
 
 
 def walk_fields(config_class: type, prefix: str = "", section: str = "") -> Iterator[CommandField]:
-    """Yield the leaves of ``config_class``, sections included, in the order of the source."""
+    """Yield the leaves of ``config_class``, sections included, in the order of the source; own ones first."""
     hints = typing.get_type_hints(config_class)
-    documented = docstring_parser.parse_from_object(config_class).params
-    docs = {parameter.arg_name: parameter.description or "" for parameter in documented}
+    docs = _docstrings(config_class)
     positional: tuple[str, ...] = () if prefix else getattr(config_class, "POSITIONAL", ())
-    for field in dataclasses.fields(config_class):
+    own = inspect.get_annotations(config_class)
+    # What a config adds to the one that it extends comes first: that is what its command is about.
+    for field in sorted(dataclasses.fields(config_class), key=lambda field: field.name not in own):
         if not field.init:
             continue
         hint, text = hints[field.name], docs.get(field.name, "")
@@ -98,7 +100,36 @@ def walk_fields(config_class: type, prefix: str = "", section: str = "") -> Iter
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         name = f"{prefix}{field.name}"
-        yield CommandField(name, hint, default, required, text, section, field.name in positional)
+        group = section or _heading(config_class, field.name)
+        yield CommandField(name, hint, default, required, text, group, field.name in positional)
+
+
+def _docstrings(config_class: type) -> dict[str, str]:
+    """Return the docstring of every field, also of the classes that are extended."""
+    found: dict[str, str] = {}
+    for one in reversed(config_class.__mro__):
+        if dataclasses.is_dataclass(one):
+            documented = docstring_parser.parse_from_object(one).params
+            found |= {row.arg_name: row.description for row in documented if row.description}
+    return found
+
+
+def _heading(config_class: type, name: str) -> str:
+    """Return the first line of the docstring of the class that an inherited field comes from."""
+    for one in config_class.__mro__:
+        if name in inspect.get_annotations(one):
+            return "" if one is config_class else (one.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+    return ""
+
+
+def _docstrings(config_class: type) -> dict[str, str]:
+    """Return the docstring of every field, also of the classes that are extended."""
+    found: dict[str, str] = {}
+    for one in reversed(config_class.__mro__):
+        if dataclasses.is_dataclass(one):
+            documented = docstring_parser.parse_from_object(one).params
+            found |= {row.arg_name: row.description for row in documented if row.description}
+    return found
 
 
 def construct(config_class: type, values: dict[str, Any], prefix: str = "") -> Any:

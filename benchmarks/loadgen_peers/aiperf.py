@@ -24,6 +24,8 @@ def measure(scenario: Scenario, url: str, folder: Path, python: Path, tokenizer:
         *("--concurrency", str(scenario.streams), "--request-count", str(scenario.requests)),
         *("--artifact-dir", "out"),
     ]
+    if scenario.ramp_s:
+        command += ["--concurrency-ramp-duration", str(scenario.ramp_s)]
     if scenario.rate is not None:
         command += ["--request-rate", str(scenario.rate), "--request-rate-mode", "constant"]
     cpu = timed(command, folder)

@@ -18,7 +18,7 @@ _METRICS = {"ttft": ("time_to_first_token_ms", 1), "itl": ("inter_token_latency_
 
 def measure(scenario: Scenario, url: str, folder: Path, python: Path, tokenizer: Path) -> Measured:
     """Run the scenario and read its JSON output."""
-    profile = f"kind=concurrent,streams={scenario.streams}"
+    profile = f"kind=concurrent,streams={scenario.streams},rampup_duration={scenario.ramp_s}"
     if scenario.rate is not None:
         profile = f"kind=constant,rate={scenario.rate:g}"
     command = [

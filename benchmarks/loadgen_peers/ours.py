@@ -24,13 +24,15 @@ def measure(scenario: Scenario, url: str, folder: Path, python: Path, tokenizer:
     ]
     if scenario.rate is None:
         command += ["--duration", "120s"]
+        if scenario.ramp_s:
+            command += ["--spawn-rate", str(scenario.streams / scenario.ramp_s)]
     else:
         command += ["--arrivals", "constant", "--rate", str(scenario.rate)]
         command += ["--duration", f"{scenario.requests / scenario.rate}s"]
     cpu = timed(command, folder)
     results = json.loads((folder / "out" / "results.json").read_text(encoding="utf-8"))
     figures: dict[str, float | None] = {}
-    for metric in ("ttft", "itl", "e2e"):
+    for metric in ("ttft", "itl", "e2e", "lateness"):
         summary = results["metrics"][metric]
         for percentile in ("p50", "p95", "p99"):
             figures[f"{metric}_{percentile}"] = summary and summary[percentile] / 1e6

@@ -20,7 +20,8 @@ def measure(scenario: Scenario, url: str, folder: Path, python: Path, tokenizer:
     # Its own arrivals are a closed loop; constant_throughput is what its documentation offers for a rate.
     command = [
         *(str(python), "-m", "locust", "--headless", "-f", str(file), "--host", url, "--csv", "out"),
-        *("--users", str(scenario.streams), "--spawn-rate", str(scenario.streams), "--only-summary"),
+        *("--users", str(scenario.streams), "--only-summary"),
+        *("--spawn-rate", str(scenario.streams / (scenario.ramp_s or 1))),
         *("--model", scenario.model, "--tokens", str(scenario.tokens)),
         *("--requests", str(scenario.requests), "--run-time", "120s"),
     ]

@@ -26,6 +26,8 @@ class Scenario:
     requests: int
     rate: float | None = None
     """Requests per second of an open loop; None is a closed one."""
+    ramp_s: float = 0
+    """Over how long a closed loop starts its streams."""
     stall_after: int = 0
     """In an open loop: the server sends nothing for two seconds, once, after so many requests; 0 is never."""
 
@@ -44,9 +46,9 @@ SCENARIOS = (
     Scenario("first token after 50 ms", 50, 20, 10, 10, 100),
     Scenario("first token after 200 ms", 200, 20, 10, 10, 60),
     Scenario("first token after 1000 ms", 1000, 20, 10, 10, 30),
-    Scenario("200 streams, a token each 50 ms", 200, 50, 60, 200, 600),
-    Scenario("40 streams, a token each 10 ms", 100, 10, 200, 40, 160),
-    Scenario("20 streams, a token each 5 ms", 100, 5, 400, 20, 80),
+    Scenario("200 streams, a token each 50 ms", 200, 50, 60, 200, 600, ramp_s=2),
+    Scenario("40 streams, a token each 10 ms", 100, 10, 200, 40, 160, ramp_s=1),
+    Scenario("20 streams, a token each 5 ms", 100, 5, 400, 20, 80, ramp_s=1),
     Scenario("25 requests/s, a stall of 2 s", 50, 20, 10, 200, 200, rate=25.0, stall_after=100),
 )
 """The delays that the accuracy of the load test is promised for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,11 +12,14 @@ import pytest
 from checkpoints.errors import ConfigError
 from trimaran import command_table
 from trimaran.cli import main
+from trimaran.command_fields import walk_fields
 from trimaran.command_parser import parse_command
-from trimaran.command_table import COMMANDS, Command
+from trimaran.command_table import COMMANDS, Command, find_command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RECIPES = sorted((REPOSITORY / "recipes").rglob("*.yaml"))
+RECIPES = sorted(
+    path for path in (REPOSITORY / "recipes").rglob("*.yaml") if path.parent.name != "accelerate"
+)
 
 
 @dataclass
@@ -208,9 +211,9 @@ def test_example_parses(line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def parse_line(line: str) -> Any:
-    program, name, *arguments = shlex.split(line)
+    program, *words = shlex.split(line)
     assert program == "trimaran"
-    return parse_command(COMMANDS[name], arguments)[0]
+    return parse_command(*find_command(words))[0]
 
 
 def write(folder: Path, text: str, name: str = "boat.yaml") -> Path:
@@ -219,8 +222,102 @@ def write(folder: Path, text: str, name: str = "boat.yaml") -> Path:
     return file
 
 
+@pytest.fixture
+def boat_with_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Command:
+    nested = Command(
+        "boat race", "race it", f"{__name__}:Race", "sea", ("trimaran boat race --hull-count 2",)
+    )
+    for row in (replace(BOAT, config=f"{__name__}:Sail"), nested):
+        monkeypatch.setitem(command_table.COMMANDS, row.name, row)
+    return nested
+
+
+@dataclass
+class Race(Boat):
+    """Race a boat."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ()
+
+    name: Path = field(default=Path("Moana"), init=False)
+    material: Literal["wood", "steel"] = "steel"
+    """Of something that is fast."""
+    distance: int = 5
+    """In miles."""
+
+
+def test_a_nested_command_is_found_by_two_words(boat_with_a_command_of_its_own: Command) -> None:
+    assert find_command(["boat", "race", "--x"]) == (boat_with_a_command_of_its_own, ["--x"])
+    assert find_command(["boat", "--x"])[1] == ["--x"]
+    assert boat_with_a_command_of_its_own.function == "boat_race"
+
+
+def test_a_config_may_extend_another(
+    boat_with_a_command_of_its_own: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parse_line("trimaran boat race --hull-count 2 --distance 3") == Race(2, distance=3)
+    with pytest.raises(SystemExit):
+        parse_line("trimaran boat race --help")
+    text = capsys.readouterr().out
+    assert "usage: trimaran boat race --hull-count N [options]" in text
+    assert "How many hulls." in text  # from the class it extends
+    assert "Of something that is fast. (default: steel)" in text
+    assert "--name" not in text
+    assert text.index("--distance") < text.index("--crew")  # its own settings come first
+
+
+@pytest.mark.usefixtures("boat_with_a_command_of_its_own")
+def test_help_names_the_commands_within_and_a_typing_error_the_closest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_line("trimaran boat --help")
+    assert "trimaran boat race  race it" in capsys.readouterr().out
+    assert main(["boat", "rase"]) == 2
+    assert "unexpected argument 'rase'; did you mean boat race?" in capsys.readouterr().err
+
+
 def test_one_name_is_a_list_of_one_where_only_lists_are_accepted() -> None:
     config, _ = parse_command(COMMANDS["serve"], ["models", "--models", "llm"])
     assert config.models == ["llm"]
     config, _ = parse_command(COMMANDS["serve"], ["models", "--models", "llm,llm_infer"])
     assert config.models == ["llm", "llm_infer"]
+
+
+@dataclass
+class Rigging:
+    """What carries sails.
+
+    More about it.
+    """
+
+    masts: int = 2
+    """Masts."""
+    flag: str = "none"
+    """Flag."""
+
+
+@dataclass
+class Ship(Rigging):
+    """Launch a ship."""
+
+    name: str = "Hina"
+    """What it is called."""
+    flag: str = "blue"
+    """Flag of a ship."""
+
+
+def test_what_a_config_inherits_comes_last_under_the_name_of_its_class(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ship = Command("ship", "launch", f"{__name__}:Ship", "sea", ("trimaran ship",))
+    fields = [(one.name, one.section, one.text) for one in walk_fields(Ship)]
+    assert fields == [
+        ("flag", "", "Flag of a ship."), ("name", "", "What it is called."),
+        ("masts", "What carries sails", "Masts."),
+    ]  # fmt: skip
+    config, _ = parse_command(ship, ["--masts", "3", "--name", "Moana"])
+    assert config == Ship(masts=3, name="Moana")
+    with pytest.raises(SystemExit):
+        parse_command(ship, ["--help"])
+    shown = capsys.readouterr().out
+    assert shown.index("--name") < shown.index("What carries sails:") < shown.index("--masts")

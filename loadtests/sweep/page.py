@@ -1,0 +1,120 @@
+"""``sweep.html``: the answer, the curves and the table on one page that needs nothing else."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, Template
+from markupsafe import Markup
+
+import loadtests.report
+from loadtests.durations import format_duration
+from loadtests.sweep.curves import Axis, Dot, curve_chart
+from loadtests.sweep.knee import DEFINITION
+from loadtests.sweep.point import Point
+from loadtests.sweep.result import SweepResult, load_name
+from loadtests.sweep.tables import COLUMNS, table_row
+
+__all__ = ["EXTRA_STYLE", "render_sweep", "report_style"]
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+EXTRA_STYLE = """
+.dot.bad { fill: var(--bad); } .dot.dim { fill: var(--faint); opacity: 0.55; }
+.answer .tiles { grid-template-columns: repeat(4, 1fr); }
+@media (max-width: 900px) { .answer .tiles { grid-template-columns: 1fr 1fr; } }
+"""
+"""Beside the report's own style: what a curve needs."""
+
+
+def report_style() -> Markup:
+    """Return the CSS of the report's page with what a sweep adds."""
+    own = Path(loadtests.report.__path__[0]) / "style.css"
+    return Markup(own.read_text(encoding="utf-8") + EXTRA_STYLE)
+
+
+def render_sweep(result: SweepResult) -> str:
+    """Return the page."""
+    return _template().render(
+        style=report_style(),
+        result=result,
+        config=result.config,
+        tiles=_tiles(result),
+        charts=_charts(result),
+        columns=COLUMNS,
+        rows=[(point, table_row(point)) for point in result.curve],
+        definition=DEFINITION,
+        started=result.started.replace("T", " ").replace("+00:00", " UTC"),
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+
+
+def _tiles(result: SweepResult) -> list[tuple[str, str, str]]:
+    """Return label, value and small print of the big numbers."""
+    over, found, bend = result.config.over, result.found, result.knee
+    unit = "requests/s" if over == "rate" else "users"
+    tiles = [
+        (f"Highest {over}", "none" if found is None else f"{found.load:g}", f"{unit} · {result.ended_text}"),
+        ("Knee of the throughput", "–" if bend is None else f"{bend:g}", unit),
+    ]
+    if found is not None:
+        latency = "–" if found.latency_ns is None else format_duration(found.latency_ns)
+        tokens = f"{found.output_tokens_per_second:,.1f}"
+        tiles.append(("Output tokens/s", tokens, f"at {load_name(over, found.load)}"))
+        tiles.append((_latency_name(result.curve), latency, f"at {load_name(over, found.load)}"))
+    return tiles
+
+
+def _charts(result: SweepResult) -> list[tuple[str, str, Markup]]:
+    """Return title, caption and SVG of each chart; none without a point that was answered."""
+    curve = [point for point in result.curve if point.latency_ns is not None]
+    if not curve:
+        return []
+    over = result.config.over
+    load = Axis("requests per second asked for" if over == "rate" else "users")
+    latency_name = _latency_name(curve)
+    key = ("ttft" if curve[0].ttft_p95_ns is not None else "e2e", "p95")
+    latency = Axis(latency_name, duration=True, limit=result.config.latency_limits().get(key))
+    tokens = Axis("output tokens per second")
+    drawn = []
+    for title, caption, x_of, y_of, x_axis, y_axis in (
+        ("Throughput", f"over {over}", _load, _tokens, load, tokens),
+        (latency_name, f"over {over}", _load, _latency, load, latency),
+        ("Throughput and latency", "each dot is a load", _latency, _tokens, Axis(latency_name, True), tokens),
+    ):
+        dots = [
+            Dot(x_of(point), y_of(point), f"{load_name(over, point.load)}: {point.describe()}",
+                "one" if point.outcome == "passed" else "bad", _label(result, point))
+            for point in curve
+        ]  # fmt: skip
+        svg = curve_chart(dots, x_axis, y_axis, f"{title} {caption}", joined=dots)
+        drawn.append((title, caption, Markup(svg)))
+    return drawn
+
+
+def _load(point: Point) -> float:
+    return point.load
+
+
+def _tokens(point: Point) -> float:
+    return point.output_tokens_per_second
+
+
+def _latency(point: Point) -> float:
+    return point.latency_ns or 0
+
+
+def _label(result: SweepResult, point: Point) -> str:
+    words = ["highest"] if point.load == result.conclusion.found else []
+    words += ["knee"] if point.load == result.knee else []
+    return f"{point.load:g} ({', '.join(words)})" if words else ""
+
+
+def _latency_name(curve: list[Point]) -> str:
+    streamed = any(point.ttft_p95_ns is not None for point in curve)
+    return "First token p95" if streamed else "Whole answer p95"
