@@ -12,12 +12,13 @@ import pytest
 
 from tests.loadtests.conftest import ROOT
 from trimaran.command_parser import parse_command
-from trimaran.command_table import COMMANDS
-from trimaran.commands import loadtest
+from trimaran.command_table import COMMANDS, find_command
+from trimaran.commands import loadtest, loadtest_sweep
 
 LOADTESTING = (ROOT / "docs" / "loadtesting.md").read_text(encoding="utf-8")
 DISTRIBUTED = (ROOT / "docs" / "distributed-load.md").read_text(encoding="utf-8")
 SHORTER = 40
+SWEEPS = 3
 # In a process of its own: Locust patches the standard library when it is imported.
 PARSE = """
 import sys
@@ -54,11 +55,13 @@ def test_every_example_of_the_page_passes(
     http_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     examples = commands(LOADTESTING, "trimaran")
-    assert len(examples) == 9
+    assert len(examples) == 9 + SWEEPS
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
     for number, (_, command, *arguments) in enumerate(examples):
         assert command == "loadtest"
+        if arguments[0] == "sweep":
+            continue
         url = http_url + ("/v1" if "--protocol" in arguments else "")
         own = [shorter(argument) for argument in arguments]
         # On a busy machine the schedule may slip; that is what other tests are about.
@@ -66,6 +69,24 @@ def test_every_example_of_the_page_passes(
         assert loadtest(config) == 0, (number, arguments, capsys.readouterr().out)
         for name in ("report.html", "results.json", "requests.jsonl", "summary.md", "junit.xml"):
             assert (tmp_path / config.output / name).is_file()
+
+
+@pytest.mark.locust
+@pytest.mark.parametrize(
+    "example", [line for line in commands(LOADTESTING, "trimaran") if line[2] == "sweep"], ids=" ".join
+)
+def test_every_example_of_a_sweep_passes(
+    example: list[str], http_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command, arguments = find_command([shorter(word) for word in example[1:]])
+    # Two points: what comes after them is what the tests of sweeps are about.
+    options = ["--url", http_url, "--warmup", "0s", "--max-points", "2", "--max-lateness-p99", "5s"]
+    config, _ = parse_command(command, [*arguments, *options])
+    assert loadtest_sweep(config) == 0
+    for name in ("sweep.html", "sweep.json", "sweep.csv", "summary.md", "points"):
+        assert (tmp_path / config.output / name).exists()
+        assert f"`{name}" in LOADTESTING
 
 
 @pytest.mark.parametrize(
