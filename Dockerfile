@@ -39,7 +39,7 @@ COPY --from=source /requirements/loadtest.txt /
 RUN python3 -m venv /opt/trimaran && /opt/trimaran/bin/pip install -c constraints.txt -r loadtest.txt
 COPY --from=source /dist /dist
 COPY deploy/docker/slim.sh /
-RUN /opt/trimaran/bin/pip install --no-deps /dist/*.whl && sh /slim.sh /opt/trimaran trimaran.commands loadtests.run loadtests.load
+RUN /opt/trimaran/bin/pip install --no-deps /dist/*.whl && sh /slim.sh /opt/trimaran trimaran.commands loadtests.run loadtests.load prometheus_client.parser
 
 FROM ${BASE_IMAGE} AS loadtest
 LABEL org.opencontainers.image.title="Trimaran load test" \

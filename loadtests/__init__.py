@@ -4,7 +4,8 @@
 a child process (``python -m loadtests``: ``__main__.py``, ``child.py``, ``load.py``), because gevent
 replaces sockets and threads of the process it lives in. ``users/`` has one Locust user per protocol,
 ``arrivals/`` the schedules of an open loop, ``metrics/`` one metric per file, ``slo.py`` the limits,
-``baseline.py`` the comparison with an earlier run, ``report/`` the HTML page and its smaller siblings.
+``baseline.py`` the comparison with an earlier run, ``server_metrics/`` what the server says of the same
+minutes, ``report/`` the HTML page and its smaller siblings.
 ``locustfile.py`` gives the same users to plain Locust (``trimaran-locust``) and its web UI, in one process
 or with a master and ``workers/``.
 

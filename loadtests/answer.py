@@ -15,10 +15,16 @@ __all__ = ["Answer"]
 class Answer:
     """Fills a record from the chunks of one answer. Protocols call ``add`` once per response."""
 
-    def __init__(self, record: Record, collector: Collector) -> None:
+    def __init__(self, record: Record, collector: Collector, *, keep_text: bool = False) -> None:
         self._record = record
         self._collector = collector
+        self._pieces: list[str] | None = [] if keep_text else None
         self.text_bytes = 0
+
+    @property
+    def text(self) -> str:
+        """What the model said, where it was to be kept; else empty."""
+        return "".join(self._pieces or ())
 
     def now(self) -> int:
         """Return the time stamp for a chunk. Take it before decoding the chunk."""
@@ -28,7 +34,7 @@ class Answer:
         self,
         seen_ns: int,
         tokens: int,
-        text_bytes: int,
+        text: str,
         finish_reason: str,
         prompt_tokens: int | None,
         completion_tokens: int | None = None,
@@ -38,7 +44,7 @@ class Answer:
         Args:
             seen_ns: when it was seen.
             tokens: how many tokens it carries.
-            text_bytes: length of its text.
+            text: its text.
             finish_reason: why the answer ends with it; empty before.
             prompt_tokens: tokens of the prompt, where it says so.
             completion_tokens: tokens of the answer up to here, where it says so.
@@ -48,7 +54,9 @@ class Answer:
             record.chunk_ns.append(seen_ns)
             record.chunk_tokens.append(tokens)
             self._collector.tokens += tokens
-        self.text_bytes += text_bytes
+        self.text_bytes += len(text)
+        if self._pieces is not None:
+            self._pieces.append(text)
         if finish_reason:
             record.finish_reason = finish_reason
         if prompt_tokens is not None:
@@ -74,7 +82,7 @@ class Answer:
         self.add(
             seen_ns,
             tokens,
-            len(str(outputs.get("text_output", ""))),
+            str(outputs.get("text_output", "")),
             str(outputs.get("finish_reason") or ""),
             _whole_number(outputs.get("prompt_tokens")),
             _whole_number(outputs.get("completion_tokens")),
@@ -93,12 +101,16 @@ class Answer:
         self._collector.tokens += tokens - record.output_tokens
         record.chunk_tokens = [tokens * (n + 1) // chunks - tokens * n // chunks for n in range(chunks)]
 
-    def check_complete(self, max_tokens: int) -> None:
+    def check_complete(self, max_tokens: int, *, forced: bool = False) -> None:
         """Check that the answer is whole.
+
+        Args:
+            max_tokens: most tokens that were asked for.
+            forced: whether exactly as many were.
 
         Raises:
             RequestFailed: ``truncated`` without a finish reason, ``empty`` without a token, ``token_count``
-                when the tokens are not as many as the model says, or more than ``max_tokens``.
+                when the tokens are not as many as the model says or as were asked for.
         """
         record = self._record
         if not record.finish_reason:
@@ -113,6 +125,11 @@ class Answer:
         if record.output_tokens > max_tokens:
             raise RequestFailed(
                 "token_count", f"{record.output_tokens} tokens came, max_tokens is {max_tokens}"
+            )
+        if forced and record.output_tokens < max_tokens:
+            raise RequestFailed(
+                "token_count",
+                f"{record.output_tokens} tokens came, {max_tokens} were forced (min_tokens, ignore_eos)",
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from loadtests.metrics.catalog import request_metrics
 from loadtests.metrics.metric import Window
 from loadtests.output import RECORDS_NAME
 from loadtests.record import Record, read_records
+from loadtests.workloads.settings import WorkloadSettings
 
 __all__ = ["Baseline", "compare", "read_baseline"]
 
@@ -29,7 +30,8 @@ _PERCENTS = (50, 95)
 _FEWEST_REQUESTS = 30
 # A load that differs in one of these cannot be compared. `users` only bounds an open loop.
 _SAME = (
-    "protocol", "arrivals", "rate", "burstiness", "trace_speed", "max_tokens", "temperature", "users",
+    "protocol", "arrivals", "rate", "burstiness", "trace_speed", "users",
+    *(field.name for field in fields(WorkloadSettings) if field.name not in ("prompts", "tokenizer", "seed")),
 )  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""Settings of one load test: the command line, the YAML file and the reference in one dataclass."""
+"""Settings of one load test: the command line, the YAML file and the reference in one dataclass.
+
+What is asked is in its base class, ``workloads/settings.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import ClassVar
 
 from loadtests.config_checks import check_arrivals, check_numbers, check_workload
 from loadtests.durations import parse_duration
+from loadtests.workloads.settings import WorkloadSettings
 
 __all__ = ["LIMIT_METRICS", "LIMIT_STATISTICS", "OBJECTIVE_METRICS", "LoadTestConfig"]
 
@@ -18,7 +22,7 @@ _USERS, _USERS_OF_OPEN_LOOP = 8, 256
 
 
 @dataclass
-class LoadTestConfig:
+class LoadTestConfig(WorkloadSettings):
     """Load an LLM endpoint with Locust, measure it token by token, and give a verdict.
 
     Exit code 4 says that the run is invalid: in an open loop requests were sent too late.
@@ -32,9 +36,9 @@ class LoadTestConfig:
     model: str = "llm"
     """Name of the model to ask."""
     protocol: str = "generate_stream"
-    """How to ask: Triton by generate_stream (HTTP, server-sent events), generate (HTTP, one answer) or grpc;
-    an OpenAI API by openai_chat or openai_completions (streamed), openai_chat_unary or
-    openai_completions_unary (one answer)."""
+    """How to ask: Triton by generate_stream (HTTP, server-sent events), generate (HTTP, one answer), grpc or
+    infer (KServe v2, one answer, of the model llm_infer); an OpenAI API by openai_chat or openai_completions
+    (streamed), openai_chat_unary or openai_completions_unary (one answer)."""
     api_key_file: Path | None = None
     """File that holds the endpoint's API key, sent as Authorization: Bearer."""
     ca_file: Path | None = None
@@ -70,17 +74,16 @@ class LoadTestConfig:
     """How long requests in flight may still take at the end. Then they are cut: counted, not measured."""
     request_timeout: str = "60s"
     """A request that takes longer fails with the kind timeout."""
-    prompts: Path | None = None
-    """JSONL file, one prompt per line (key prompt, text or messages). Default: a mix that is included."""
-    seed: int = 0
-    """Seed of the order in which prompts are sent, and of random arrivals."""
-    max_tokens: int = 64
-    """Most tokens to generate per request."""
-    temperature: float = 0.0
-    """Sampling temperature; 0 is greedy."""
+    metrics_url: str = "auto"
+    """Where the server publishes Prometheus metrics, to be read during the run: http://host:port/metrics, of
+    several with commas between them; auto: port 8002 of the endpoint's host, if it has any; none: nowhere."""
+    metrics_interval: str = "1s"
+    """How often to read them."""
     output: Path | None = None
-    """Directory for results.json, requests.jsonl, report.html, summary.md and junit.xml.
+    """Directory for results.json, requests.jsonl, requests.csv, report.html, summary.md and junit.xml.
     Default: loadtest-results/<time>."""
+    plots: bool = False
+    """Write the charts as PNG too, into plots/; needs matplotlib."""
     overwrite: bool = False
     """Replace the output directory if it exists."""
     max_failure_rate: float = 0.01
@@ -124,6 +127,7 @@ class LoadTestConfig:
     """How much worse than the baseline is still good: 0.1 is 10 %."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.users is None:
             self.users = _USERS if self.arrivals == "closed" else _USERS_OF_OPEN_LOOP
         if isinstance(self.rate, int | float):
@@ -163,6 +167,11 @@ class LoadTestConfig:
     def request_timeout_ns(self) -> int:
         """``request_timeout`` in nanoseconds."""
         return parse_duration(self.request_timeout, "request_timeout")
+
+    @property
+    def metrics_interval_ns(self) -> int:
+        """``metrics_interval`` in nanoseconds."""
+        return parse_duration(self.metrics_interval, "metrics_interval")
 
     @property
     def max_lateness_p99_ns(self) -> int:

@@ -8,12 +8,16 @@ from loadtests import protocols
 from loadtests.arrivals.process import ARRIVALS, GAPS
 from loadtests.arrivals.rate import parse_rate
 from loadtests.errors import ConfigError
+from loadtests.server_metrics.endpoint import metrics_urls
 from loadtests.target import parse_targets
+from loadtests.workloads.pauses import parse_pause
 
 if TYPE_CHECKING:
     from loadtests.config import LoadTestConfig
 
 __all__ = ["check_arrivals", "check_numbers", "check_workload"]
+
+_SHORTEST_INTERVAL_NS = 100_000_000
 
 
 def check_workload(config: LoadTestConfig) -> None:
@@ -25,6 +29,9 @@ def check_workload(config: LoadTestConfig) -> None:
     if config.protocol not in protocols.names():
         raise ConfigError(f"protocol: {config.protocol!r} is unknown; known: {', '.join(protocols.names())}")
     parse_targets(config.url)
+    metrics_urls(config.metrics_url)
+    if config.metrics_interval_ns < _SHORTEST_INTERVAL_NS:
+        raise ConfigError(f"metrics_interval: {config.metrics_interval} is too short; the least is 100ms")
     if not config.model:
         raise ConfigError("model: the name is empty; give the name the server loads it under")
     if config.warmup_ns >= config.duration_ns:
@@ -47,7 +54,7 @@ def check_numbers(config: LoadTestConfig) -> None:
     Raises:
         ConfigError: one is out of it.
     """
-    for field, lowest in (("users", 1), ("max_tokens", 1), ("max_requests", 1)):
+    for field, lowest in (("users", 1), ("max_requests", 1)):
         value = getattr(config, field)
         if value is not None and value < lowest:
             raise ConfigError(f"{field}: {value} is too small; the least is {lowest}")
@@ -56,7 +63,6 @@ def check_numbers(config: LoadTestConfig) -> None:
         if value is not None and not 0 < value < float("inf"):
             raise ConfigError(f"{field}: {value} must be above 0")
     for field, highest, example in (
-        ("temperature", 5, ""),
         ("max_failure_rate", 1, " (0.01 is 1 %)"),
         ("min_goodput", 1, " (0.95 is 95 %)"),
         ("max_regression", 10, " (0.1 is 10 %)"),
@@ -92,6 +98,12 @@ def check_arrivals(config: LoadTestConfig) -> None:
                 f"{field}: {getattr(config, field)} has no meaning with arrivals: {config.arrivals}; "
                 f"it works with arrivals: {works_with}"
             )
+    pause = parse_pause(config.think_time)
+    if pause.mean_s and config.arrivals != "closed" and config.turns == 1:
+        raise ConfigError(
+            f"think_time: {config.think_time} has no meaning with arrivals: {config.arrivals}, which say "
+            "when to send; it works with arrivals: closed, and between the turns of conversations"
+        )
     if config.burstiness is not None and not 0 < config.burstiness <= 1000:
         raise ConfigError(f"burstiness: {config.burstiness} is not above 0 and at most 1000")
     if config.rate is not None:

@@ -21,6 +21,6 @@ def config_to_json(config: LoadTestConfig) -> dict[str, Any]:
 
 def config_from_json(values: dict[str, Any]) -> LoadTestConfig:
     """Undo ``config_to_json``."""
-    names = ("prompts", "trace", "output", "baseline", "api_key_file", "ca_file")
+    names = ("prompts", "tokenizer", "trace", "output", "baseline", "api_key_file", "ca_file")
     paths = {name: Path(values[name]) for name in names if values.get(name) is not None}
     return LoadTestConfig(**{**values, **paths})

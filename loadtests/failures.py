@@ -13,7 +13,7 @@ FAILURE_KINDS: dict[str, str] = {
     "timeout": "no whole answer within --request-timeout",
     "truncated": "the answer broke off: no finish_reason",
     "empty": "the answer finished without a single token",
-    "token_count": "the tokens that came are not as many as the server says, or more than were asked for",
+    "token_count": "the tokens that came are not as many as the server says or as were asked for",
     "malformed": "the answer is not what the contract says, such as no JSON",
     "internal": "an error inside the load tester itself; please report it",
 }

@@ -5,6 +5,7 @@ On geventhttpclient, whose parser is in C.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -52,6 +53,14 @@ class HttpUser(MeasuredUser):
                 f"protocol {protocols.name_of(cls)} speaks HTTP and cannot use {target.url}; "
                 "give --url http://host:port (8000 is Triton's port for HTTP), or --protocol grpc"
             )
+
+    def connect(self) -> None:
+        """See ``MeasuredUser.connect``."""
+        for target in self.targets:
+            self.target = target
+            pool = self._client()._connection_pool
+            with contextlib.suppress(OSError):
+                pool.return_socket(pool.get_socket())
 
     def reset(self) -> None:
         """See ``MeasuredUser.reset``."""

@@ -17,11 +17,12 @@ from loadtests.arrivals.schedule import Schedule, head_start_ns, make_schedule
 from loadtests.collector import Collector
 from loadtests.config import LoadTestConfig
 from loadtests.credentials import read_credentials
-from loadtests.errors import ConfigError, PromptFileError
+from loadtests.errors import ConfigError
 from loadtests.measured_user import MeasuredUser
-from loadtests.prompts import load_prompts, shuffled
-from loadtests.session import Session, Workload, attach
+from loadtests.session import Session, attach
 from loadtests.target import parse_targets
+from loadtests.workloads.source import load_prompts
+from loadtests.workloads.workload import Workload, make_workload
 
 __all__ = ["check_limits", "make_load", "workload_of"]
 
@@ -34,21 +35,14 @@ def workload_of(config: LoadTestConfig) -> Workload:
     """Return what the users of this run ask.
 
     Raises:
-        PromptFileError: a line of the prompt file cannot be used.
-        ConfigError: a file of credentials cannot be used.
+        PromptFileError: the file of prompts cannot be used.
+        ConfigError: a file of credentials or a tokenizer cannot be used, or a package is missing.
     """
-    prompts = load_prompts(config.prompts)
     takes_messages = protocols.user_class(config.protocol).takes_messages
-    if not takes_messages and any(prompt.messages is not None for prompt in prompts):
-        raise PromptFileError(
-            f"{config.prompts}: it holds conversations, and protocol {config.protocol} takes texts alone; "
-            "choose --protocol openai_chat"
-        )
-    return Workload(
+    return make_workload(
+        config,
+        load_prompts(config, takes_messages=takes_messages, most=config.max_requests),
         model=config.model,
-        prompts=shuffled(prompts, config.seed),
-        max_tokens=config.max_tokens,
-        temperature=config.temperature,
         request_timeout_s=config.request_timeout_ns / 1e9,
         credentials=read_credentials(config),
     )
@@ -102,6 +96,7 @@ def make_load(
         session = Session(
             workload, collector, config.max_requests, schedule=None if schedule is None else schedule.times_ns
         )
+        session.spawn_rate = config.spawn_rate
         attach(environment, session)
         runner = environment.create_local_runner()
         cpu_before_s = time.process_time()
@@ -119,7 +114,15 @@ def make_load(
         end_ns = min(end_ns, collector.last_end_ns)
     report(_status(runner, collector))
     cpu_s = time.process_time() - cpu_before_s
-    report({"event": "done", "end_ns": end_ns, "ended_by": ended_by, "cpu_seconds": cpu_s})
+    report(
+        {
+            "event": "done",
+            "end_ns": end_ns,
+            "ended_by": ended_by,
+            "cpu_seconds": cpu_s,
+            "origin_ns": collector.origin_ns,
+        }
+    )
 
 
 def _wait_for_end(

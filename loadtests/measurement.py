@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from loadtests.failures import FAILURE_KINDS
+from loadtests.latency_series import LatencySeries
 from loadtests.metrics.catalog import request_metrics, run_metrics
 from loadtests.metrics.distribution import Distribution, Summary
 from loadtests.metrics.metric import Window
 from loadtests.record import Record
 from loadtests.series import Bucket, Series
 
-__all__ = ["FailureGroup", "Measurement", "measure"]
+__all__ = ["FailureGroup", "Measurement", "measure", "measured_window"]
 
 _EXAMPLES_PER_KIND = 3
 _OUTCOMES = ("ok", "failed", "cut", "unsent")
@@ -51,6 +53,13 @@ class Measurement:
     series: list[Bucket]
     summaries: dict[str, Summary | None]
     """Request metric tag -> distribution in a few numbers, None without a sample."""
+    latency_series: dict[str, Any]
+    """Percentiles over the run (``latency_series.py``)."""
+
+
+def measured_window(warmup_ns: int, end_ns: int, cooldown_ns: int = 0) -> Window:
+    """Return the part of a load that is measured; the arguments are those of ``measure``."""
+    return Window(warmup_ns, max(end_ns - cooldown_ns, warmup_ns), cooldown=cooldown_ns > 0)
 
 
 def measure(
@@ -75,14 +84,16 @@ def measure(
         cooldown_ns: how long before ``end_ns`` the window ends.
         objectives: for goodput: tag of a request metric -> most nanoseconds a request may take.
     """
-    window = Window(warmup_ns, max(end_ns - cooldown_ns, warmup_ns), cooldown=cooldown_ns > 0)
+    window = measured_window(warmup_ns, end_ns, cooldown_ns)
     counts: Counter[str] = Counter()
     per_request = {metric: Distribution() for metric in request_metrics()}
     per_run = [metric(window, objectives or {}) for metric in run_metrics()]
     failures: dict[str, FailureGroup] = {}
     series = Series(max(end_ns, warmup_ns))
+    latencies = LatencySeries(max(end_ns, warmup_ns))
     for record in records:
         series.add(record)
+        latencies.add(record)
         for total in per_run:
             total.add(record)
         place = window.place(record)
@@ -104,4 +115,5 @@ def measure(
         failures=[failures[kind] for kind in FAILURE_KINDS if kind in failures],
         series=series.buckets(user_counts),
         summaries={metric.tag: found.summary() for metric, found in per_request.items()},
+        latency_series=latencies.as_dict(),
     )

@@ -16,8 +16,8 @@ from loadtests.credentials import Credentials
 from loadtests.errors import EndpointError
 from loadtests.failures import RequestFailed
 from loadtests.http_user import HttpUser, broken, connect, decode, get_json
-from loadtests.prompts import Prompt
 from loadtests.target import Target
+from loadtests.workloads.workload import Request
 
 __all__ = ["OpenAiUser"]
 
@@ -61,12 +61,12 @@ class OpenAiUser(HttpUser):
                 f"{target.url}: model {model!r} is not served; served there: "
                 f"{', '.join(sorted(names)) or 'none'} (choose one with --model)"
             )
-        return {"server": "OpenAI API", "server_version": None, "model_versions": []}
+        return {"server": "OpenAI API", "server_version": None, "model_versions": [], "model_config": None}
 
-    def send(self, prompt: Prompt, answer: Answer) -> None:
+    def send(self, request: Request, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""
         endpoint = "chat/completions" if self.chat else "completions"
-        response = self.post(f"{_base(self.target)}/{endpoint}", self._body(prompt))
+        response = self.post(f"{_base(self.target)}/{endpoint}", self._body(request))
         try:
             if self.streams:
                 self._read_stream(response, answer)
@@ -75,14 +75,11 @@ class OpenAiUser(HttpUser):
         except (OSError, HTTPParseError) as error:
             raise broken(error) from error
 
-    def _body(self, prompt: Prompt) -> dict[str, Any]:
-        workload = self.workload
+    def _body(self, request: Request) -> dict[str, Any]:
+        prompt = request.prompt
         body: dict[str, Any] = {
-            "model": workload.model,
-            "max_tokens": workload.max_tokens,
-            "temperature": workload.temperature,
-            "stream": self.streams,
-        }
+            "model": self.workload.model, "stream": self.streams, **request.parameters,
+        }  # fmt: skip
         if self.streams:
             body["stream_options"] = {"include_usage": True}
         if not self.chat:
@@ -103,24 +100,24 @@ class OpenAiUser(HttpUser):
             chunk = decode(data)
             usage = chunk.get("usage") or usage
             if chunk.get("choices"):
-                text, finish_reason = self._choice(chunk)
-                answer.add(seen_ns, 1 if text else 0, len(text), finish_reason, None)
+                said, text, finish_reason = self._choice(chunk)
+                answer.add(seen_ns, 1 if said else 0, text, finish_reason, None)
         if usage:
             prompt_tokens, completion_tokens = _counted(usage)
             answer.spread(completion_tokens)
-            answer.add(answer.now(), 0, 0, "", prompt_tokens, completion_tokens)
+            answer.add(answer.now(), 0, "", "", prompt_tokens, completion_tokens)
 
     def _read_whole(self, body: bytes, answer: Answer) -> None:
         seen_ns = answer.now()
         if not body:
             raise RequestFailed("empty", "HTTP 200 with no body")
         content = decode(body)
-        text, finish_reason = self._choice(content)
+        _, text, finish_reason = self._choice(content)
         prompt_tokens, completion_tokens = _counted(content.get("usage"))
-        answer.add(seen_ns, completion_tokens, len(text), finish_reason, prompt_tokens, completion_tokens)
+        answer.add(seen_ns, completion_tokens, text, finish_reason, prompt_tokens, completion_tokens)
 
-    def _choice(self, content: dict[str, Any]) -> tuple[str, str]:
-        """Return text and finish reason of the only choice.
+    def _choice(self, content: dict[str, Any]) -> tuple[bool, str, str]:
+        """Return of the only choice: whether it says or thinks something, what it says, its finish reason.
 
         Raises:
             RequestFailed: ``malformed``, when there is none.
@@ -131,7 +128,7 @@ class OpenAiUser(HttpUser):
             texts = [holder.get(name) for name in (_TEXTS if self.chat else ("text",))]
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise RequestFailed("malformed", f"no choice in {str(content)[:120]!r}") from error
-        return "".join(str(text) for text in texts if text), str(choice.get("finish_reason") or "")
+        return any(texts), str(texts[0] or ""), str(choice.get("finish_reason") or "")
 
 
 def _base(target: Target) -> str:

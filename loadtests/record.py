@@ -52,6 +52,14 @@ class Record:
     """When a user was free to send it: ``intended_ns`` where one waited; None in a closed loop."""
     target: int = 0
     """Which of the URLs it was sent to, from 0."""
+    sequence: int = 0
+    """Its place in the run, from 0, over all workers: the same place asks the same in every run of a seed."""
+    turn: int = 0
+    """Its turn in a conversation, from 0; all turns have the place of the first."""
+    input_tokens: int | None = None
+    """Tokens of the prompt as ``--tokenizer`` counts them; None where nobody did."""
+    max_tokens: int | None = None
+    """Most tokens it asked for."""
 
     @property
     def asked_ns(self) -> int:

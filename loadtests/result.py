@@ -21,9 +21,14 @@
                        goodput_requests_per_second
     failures           per kind: kind, meaning, count, examples [start_ns, detail]
     series             per second: start_s, seconds, users, in_flight, requests, failures, output_tokens
+    latency_series     seconds per piece, and pieces: start_s; ttft (of the requests asked for in it) and itl
+                       (of the gaps that ended in it), each count, p50, p95, p99 (within 1 %), or null
     load_generator     cpu_seconds of all processes, cpu_cores they kept busy on average (null for a load of
                        no length) and cpu_ms_per_1k_tokens (null without tokens); workers
                        [name, index, requests, cpu_seconds, clock_shift_ns, finished], empty for one process
+    server_metrics     what the server's Prometheus endpoint said (``server_metrics/summary.py``): urls,
+                       interval_s, scrapes, failed_scrapes, resets_s (restarts that were seen), notes; window,
+                       whole_run (both null where nothing was read) and series
     notes              what made the load another one than was asked for, such as a lost worker
     verdict            outcome (passed | failed | invalid), passed, reasons, invalid (those of the reasons
                        that make the run invalid), checks [name, setting, limit, measured, unit, at_least,
@@ -129,6 +134,7 @@ def results_dict(
     config: dict[str, Any],
     server: dict[str, Any],
     machine: dict[str, object],
+    server_metrics: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the content of ``results.json``."""
     tokens = sum(bucket.output_tokens for bucket in measurement.series)
@@ -172,12 +178,14 @@ def results_dict(
             for group in measurement.failures
         ],
         "series": [bucket.as_dict() for bucket in measurement.series],
+        "latency_series": measurement.latency_series,
         "load_generator": {
             "cpu_seconds": round(cpu_seconds, 3),
             "cpu_cores": round(cpu_seconds / seconds, 3) if seconds else None,
             "cpu_ms_per_1k_tokens": round(1e6 * cpu_seconds / tokens, 3) if tokens else None,
             "workers": workers,
         },
+        "server_metrics": server_metrics,
         "notes": notes,
         "verdict": verdict.as_dict(),
     }

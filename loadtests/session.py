@@ -10,30 +10,11 @@ from weakref import WeakKeyDictionary
 
 from loadtests.arrivals.dispatcher import Dispatcher
 from loadtests.collector import Collector
-from loadtests.credentials import Credentials
-from loadtests.prompts import Prompt
 from loadtests.record import Record
 from loadtests.turn import Turn
+from loadtests.workloads.workload import Workload
 
-__all__ = ["Session", "Workload", "attach", "session_of"]
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What to ask, and how."""
-
-    model: str
-    """Name of the model."""
-    prompts: list[Prompt]
-    """Prompts in the order in which they are sent, round and round."""
-    max_tokens: int
-    """Most tokens per answer."""
-    temperature: float
-    """0 is greedy."""
-    request_timeout_s: float
-    """Seconds until a request counts as failed."""
-    credentials: Credentials = field(default_factory=Credentials)
-    """What the endpoint wants to see."""
+__all__ = ["Session", "attach", "session_of"]
 
 
 @dataclass
@@ -43,13 +24,18 @@ class Session:
     workload: Workload
     collector: Collector
     max_requests: int | None = None
+    sent: int = 0
+    """Requests handed out, later turns of conversations included."""
     started: int = 0
+    """Of them those that took a place of the run."""
     first: int = 0
     """Place of the first prompt to send. Workers that share a load start at different places."""
     step: int = 1
     """Places from one prompt to the next: the number of workers."""
     schedule: Sequence[int] | None = None
     """The arrivals of an open loop, of all workers: nanoseconds since the load began. None: a closed loop."""
+    spawn_rate: float | None = None
+    """Users that begin per second, where they shall begin one by one and not a second's users at once."""
     _user_numbers: Iterator[int] = field(default_factory=itertools.count)
     _dispatcher: Dispatcher | None = None
 
@@ -63,12 +49,32 @@ class Session:
         """Return the number of a new user, from 0."""
         return next(self._user_numbers)
 
+    def spawn_delay_s(self, user: int) -> float:
+        """Return how long a user waits before it begins: Locust starts those of a second together."""
+        if self.spawn_rate is None:
+            return 0.0
+        return user % max(1, int(self.spawn_rate)) / self.spawn_rate
+
     def take(self) -> Turn | None:
         """Return what to send now, or None when there is nothing more to send in this run.
 
         In an open loop this waits until an arrival is due.
         """
         return self._next() if self._dispatcher is None else self._dispatcher.take()
+
+    def follow(self, turn: Turn, answer: str) -> Turn | None:
+        """Return the next turn of a conversation, or None when that or the run is over.
+
+        Args:
+            turn: the last one.
+            answer: what the model said to it.
+        """
+        prompt = turn.request.prompt.turn_after(answer)
+        if prompt is None or self.over:
+            return None
+        self.sent += 1
+        number = turn.number + 1
+        return Turn(self.workload.request(turn.place, number, prompt), turn.place, number=number)
 
     def close(self) -> None:
         """Start no more requests: every user stops at its next turn.
@@ -77,26 +83,32 @@ class Session:
         asked for.
         """
         unsent = [] if self._dispatcher is None else self._dispatcher.close()
-        self.max_requests = self.started
+        self.max_requests = self.sent
         end_ns = self.collector.now()
         for turn in unsent:
             self.collector.add(
                 Record(
-                    start_ns=end_ns, end_ns=end_ns, user=-1, prompt=turn.prompt.index, streamed=False,
-                    outcome="unsent", intended_ns=turn.intended_ns, ready_ns=end_ns,
+                    start_ns=end_ns, end_ns=end_ns, user=-1, prompt=turn.request.prompt.index,
+                    streamed=False, outcome="unsent", intended_ns=turn.intended_ns, ready_ns=end_ns,
+                    sequence=turn.place, max_tokens=turn.request.max_tokens,
                 )
             )  # fmt: skip
 
     def _next(self) -> Turn | None:
-        if self.max_requests is not None and self.started >= self.max_requests:
+        if self.over:
             return None
         place = self.first + self.started * self.step
         if self.schedule is not None and place >= len(self.schedule):
             return None
         self.started += 1
-        prompts = self.workload.prompts
+        self.sent += 1
         intended_ns = None if self.schedule is None else self.schedule[place]
-        return Turn(prompts[place % len(prompts)], place, intended_ns)
+        return Turn(self.workload.request(place), place, intended_ns)
+
+    @property
+    def over(self) -> bool:
+        """Whether all requests that the run may send are sent."""
+        return self.max_requests is not None and self.sent >= self.max_requests
 
 
 _sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()

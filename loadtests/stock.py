@@ -6,6 +6,7 @@ import logging
 import shutil
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from loadtests.output import RECORDS_NAME, check_free, output_directory
 from loadtests.process import LoadRun
 from loadtests.result import LoadTestResult
 from loadtests.run import check_files, write_everything
+from loadtests.server_metrics.scraper import Scraper
 from loadtests.session import Session, attach
 from loadtests.stock_options import config_from_options
 
@@ -69,6 +71,7 @@ class StockRun:
         self._records = Path(self._directory.name) / RECORDS_NAME
         self._run = LoadRun(ended_by="Locust")
         self._started = datetime.now(UTC)
+        self._scraper = self._start_scraper()
         self._cpu_before_s = time.process_time()
         self._open_records()
         self._sampler = gevent.spawn(self._sample)
@@ -88,11 +91,14 @@ class StockRun:
         self._active = False
         self._sampler.kill()
         self._run.cpu_seconds = time.process_time() - self._cpu_before_s
+        self._run.origin_ns = self._collector.origin_ns
         self._close_records()
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._directory.cleanup)
+            if self._scraper is not None:
+                stack.push(self._scraper)
+                self._scraper.stop()
             self._end(self._write())
-        finally:
-            self._directory.cleanup()
 
     def _open_records(self) -> None:
         self._sink = self._records.open("w", encoding="utf-8")
@@ -114,18 +120,32 @@ class StockRun:
         config = config_from_options(self._environment.parsed_options)
         check_limits(config, protocols.user_class(config.protocol))
         check_files(config)
+        begun_ns = time.perf_counter_ns()
         self._workload, self._schedule = workload_of(config), make_schedule(config)
+        self._preparation_ns = time.perf_counter_ns() - begun_ns
         self._config = config
 
     def _write(self) -> LoadTestResult:
         output = self._config.output
         if output is None:
-            return write_everything(Path(self._directory.name), self._config, self._run, self._started)
+            return self._write_to(Path(self._directory.name))
         with output_directory(output, overwrite=True) as directory:
             shutil.copyfile(self._records, directory / RECORDS_NAME)
-            result = write_everything(directory, self._config, self._run, self._started)
+            result = self._write_to(directory)
         logger.info("%s", replace(result, output=output))
         return result
+
+    def _write_to(self, directory: Path) -> LoadTestResult:
+        return write_everything(directory, self._config, self._run, self._started, self._scraper)
+
+    def _start_scraper(self) -> Scraper | None:
+        try:
+            scraper = Scraper(self._config)
+        except LoadTestError as error:  # in the web UI there is nobody to tell but the log
+            logger.error("%s; the test goes on without", error)
+            return None
+        scraper.start()
+        return scraper
 
     def _end(self, result: LoadTestResult) -> None:
         """Choose the exit code. None leaves it to Locust (``--exit-code-on-error``)."""

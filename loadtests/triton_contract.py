@@ -5,26 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from loadtests.errors import EndpointError
-from loadtests.prompts import Prompt
-from loadtests.session import Workload
+from loadtests.workloads.workload import Request
 
-__all__ = ["check_outputs", "request_inputs"]
+__all__ = ["check_outputs", "datatype", "request_inputs"]
 
 _NEEDED_OUTPUTS = ("text_output", "output_ids", "finish_reason")
 
 
 def request_inputs(
-    prompt: Prompt, workload: Workload, *, stream: bool
+    request: Request, *, stream: bool | None
 ) -> Iterator[tuple[str, str | bool | int | float]]:
     """Yield name and value of every input of one request.
 
-    Always the same set: Triton's dynamic batcher never groups requests whose sets of optional
-    inputs differ.
+    All requests of a run with the same kind of prompt have the same set: Triton's dynamic batcher never
+    groups requests whose sets of optional inputs differ.
+
+    Args:
+        request: what to ask.
+        stream: whether many responses are wanted; None for a model that has no such input.
     """
-    yield prompt.input_name, prompt.value
-    yield "stream", stream
-    yield "max_tokens", workload.max_tokens
-    yield "temperature", float(workload.temperature)
+    yield request.prompt.input_name, request.prompt.value
+    if stream is not None:
+        yield "stream", stream
+    yield from request.parameters.items()
+
+
+def datatype(name: str, value: str | bool | int | float) -> str:
+    """Return Triton's name for the type of an input."""
+    if name == "seed":
+        return "UINT64"
+    # bool before int: a bool is an int in Python.
+    kinds = ((bool, "BOOL"), (int, "INT32"), (float, "FP32"))
+    return next((found for kind, found in kinds if isinstance(value, kind)), "BYTES")
 
 
 def check_outputs(outputs: Iterable[str], model: str, url: str) -> None:

@@ -1,4 +1,4 @@
-"""Triton over HTTP: what its two protocols share."""
+"""Triton over HTTP: what its protocols share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from geventhttpclient.response import HTTPParseError, HTTPSocketPoolResponse
 from loadtests.credentials import Credentials
 from loadtests.errors import EndpointError
 from loadtests.http_user import HttpUser, connect, get_json
-from loadtests.prompts import Prompt
 from loadtests.target import Target
 from loadtests.triton_contract import check_outputs, request_inputs
+from loadtests.workloads.workload import Request
 
-__all__ = ["TritonHttpUser"]
+__all__ = ["TritonHttpUser", "read_json"]
 
 _PREFLIGHT_TIMEOUT_S = 10.0
 
@@ -27,7 +27,7 @@ class TritonHttpUser(HttpUser):
     abstract = True
     host = "http://127.0.0.1:8000"
     endpoint: str
-    """Last part of the path: ``generate`` or ``generate_stream``."""
+    """Last part of the path: ``generate``, ``generate_stream`` or ``infer``."""
 
     @classmethod
     def preflight(cls, target: Target, model: str, credentials: Credentials) -> dict[str, Any]:
@@ -41,6 +41,7 @@ class TritonHttpUser(HttpUser):
                 raise EndpointError(_not_ready(client, target, model, headers))
             metadata = get_json(client, f"{target.path}/v2/models/{name}", headers)[1]
             server = get_json(client, f"{target.path}/v2", headers)[1]
+            status, config = get_json(client, f"{target.path}/v2/models/{name}/config", headers)
         except (OSError, HTTPParseError) as error:
             raise EndpointError(
                 f"{target.url}: nothing answers there ({error}); start a server "
@@ -53,17 +54,32 @@ class TritonHttpUser(HttpUser):
             "server": server.get("name"),
             "server_version": server.get("version"),
             "model_versions": metadata.get("versions", []),
+            "model_config": config if status == 200 and "max_batch_size" in config else None,
         }
 
-    def ask(self, prompt: Prompt) -> HTTPSocketPoolResponse:
+    def ask(self, request: Request) -> HTTPSocketPoolResponse:
         """Send the request and return the response once its status is 200.
 
         Raises:
             RequestFailed: unreachable, timeout, refused, 4xx or 5xx.
         """
         model = quote(self.workload.model, safe="")
-        body = dict(request_inputs(prompt, self.workload, stream=self.streams))
-        return self.post(f"{self.target.path}/v2/models/{model}/{self.endpoint}", body)
+        return self.post(f"{self.target.path}/v2/models/{model}/{self.endpoint}", self.body(request))
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """Return what is posted, by the generate extension: inputs by name."""
+        return dict(request_inputs(request, stream=self.streams))
+
+
+def read_json(target: Target, path: str, credentials: Credentials) -> dict[str, Any]:
+    """Return the JSON at a path, whatever the status; nothing where none can be read."""
+    client = connect(target, credentials, _PREFLIGHT_TIMEOUT_S)
+    try:
+        return get_json(client, f"{target.path}{path}", credentials.headers)[1]
+    except (OSError, HTTPParseError):
+        return {}
+    finally:
+        client.close()
 
 
 def _not_ready(client: HTTPClient, target: Target, model: str, headers: dict[str, str]) -> str:

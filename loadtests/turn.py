@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loadtests.prompts import Prompt
+from loadtests.workloads.workload import Request
 
 __all__ = ["Turn"]
 
@@ -13,10 +13,12 @@ __all__ = ["Turn"]
 class Turn:
     """One request before it is sent. Times are nanoseconds since the load began."""
 
-    prompt: Prompt
+    request: Request
     place: int = 0
-    """Its number in the run, over all workers, from 0."""
+    """Its number in the run, over all workers, from 0. The turns of a conversation share one."""
     intended_ns: int | None = None
     """When the schedule wants it sent; None in a closed loop, where that is when the user is free."""
     ready_ns: int | None = None
     """When a user was free for it: ``intended_ns`` where one waited for it; None in a closed loop."""
+    number: int = 0
+    """Its number in its conversation, from 0."""

@@ -7,6 +7,8 @@
 ``trainer``    our settings on ``transformers.Trainer``
 ``callbacks/`` what the Trainer lacks: progress, metrics, loss curve
 ``resume``     what a run that was cut off left, and whether it may be continued
+``start_adapter``  goes on from an adapter of an earlier run
+``ewc/``       continual learning: keeps what an earlier run learned
 ``adapter``    writes the sealed adapter directory
 ``merge``      ``merge``: adapter + base -> plain checkpoint, measured against what was trained
 """

@@ -1,7 +1,8 @@
 """What autograd keeps of each token for the backward pass, from the structure of the model.
 
-As transformers' modelling code makes it, with an attention that does not keep its scores (FlashAttention,
-PyTorch's SDPA). ``tests/training/test_dry_run.py`` holds it against what autograd really keeps.
+As transformers' modelling code makes it, or the functions of ``training/fused``, and with an attention that
+does not keep its scores (FlashAttention, PyTorch's SDPA). ``tests/training/test_dry_run.py`` holds it against
+what autograd really keeps.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import ParamWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from checkpoints.bottleneck.placement import decoder_layers
 from training.config import TrainConfig
+from training.fused.apply import is_gated_mlp, is_rms_norm
+from training.fused.lora_linear import lora_parts
 from training.precision import autocasts, base_dtype
 
 __all__ = ["activation_bytes", "adapted_expert_bytes"]
@@ -84,11 +88,16 @@ def _layer_bytes(config: TrainConfig, layer: nn.Module, text: Any, compute: int)
     copies = autocast or compute != _FP32
     adapter = 2 if autocast else _FP32
     chosen = int(getattr(text, "num_experts_per_tok", None) or 1)
-    total, shared = 0, set[int]()
+    stream = _FP32 if autocast else compute  # precision of what goes from layer to layer
+    mlps = [name for name, module in layer.named_modules() if config.fused and is_gated_mlp(module)]
+    computed_again = {f"{name}.down_proj" for name in mlps}  # its input
+    total, shared = 0, set[object]()
 
-    def keep_input(size: int, width: int, copied: bool) -> int:
-        new = copied or size not in shared
-        shared.add(size)
+    def keep_input(name: str, size: int, width: int, copied: bool) -> int:
+        # Layers side by side have one input, and keep it once; what is fused keeps it as it is.
+        place = (name.rpartition(".")[0], size) if config.fused else size
+        new = copied or place not in shared
+        shared.add(place)
         return size * width if new else 0
 
     for name, module in layer.named_modules():
@@ -96,17 +105,25 @@ def _layer_bytes(config: TrainConfig, layer: nn.Module, text: Any, compute: int)
             continue  # counted with what they belong to
         if _is_norm(module):
             size = module.weight.numel()
-            total += _FP32 * size + ((_FP32 if autocast else compute) * size if full else 0)
+            if config.fused and is_rms_norm(module):
+                total += stream * size
+            else:
+                total += _FP32 * size + (stream * size if full else 0)
         elif isinstance(module, (nn.Linear, Conv1D)):
             into, out = _sizes(module)
-            total += compute * (into if out == hidden else out)
-            total += keep_input(into, compute, autocast) if full else 0
+            if name.removesuffix(".base_layer") not in computed_again:
+                total += compute * (into if out == hidden else out)
+            total += keep_input(name, into, compute, autocast) if full else 0
         elif isinstance(module, ParamWrapper):
             if config.base_quantization == "nf4":  # else see adapted_expert_bytes
                 total += chosen * adapter * (module.in_features + config.lora.rank)
+        elif config.fused and type(module) is LoraLinear and lora_parts(module) and not autocast:
+            if name not in computed_again:
+                total += keep_input(name, module.in_features, compute, False)
+            total += compute * config.lora.rank + (module.in_features if config.lora.dropout else 0)
         elif hasattr(module, "lora_A"):
             dropout = config.lora.dropout > 0
-            total += keep_input(module.in_features, adapter, copies or dropout)
+            total += keep_input(name, module.in_features, adapter, copies or dropout)
             total += adapter * config.lora.rank + (_MASK * module.in_features if dropout else 0)
             total += 2 * compute * module.out_features if config.lora.dora else 0
         elif hasattr(module, "bottleneck_down"):

@@ -10,6 +10,7 @@ from checkpoints.lora_targets import save_targets
 from checkpoints.manifest import Manifest, TrainingData, empty_metrics, seal
 from training.config import TrainConfig
 from training.resume import settings_that_matter
+from training.start_adapter import adapter_parent
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -29,7 +30,8 @@ def adapter_manifest(
     """Describe the adapter: what it is trained on, how, and what it measures.
 
     Args:
-        base: manifest of the base; tokens, hashes, licence, context length and parent are taken from it.
+        base: manifest of the base; tokens, hashes, licence and context length are taken from it, and the
+            parent where the run did not go on from another adapter.
         metrics: ``final_loss`` and, where it was measured, ``eval_loss``.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -54,7 +56,7 @@ def adapter_manifest(
         remote_code=base.remote_code,
         # PEFT knows this method only after `import checkpoints.bottleneck`.
         needs_import=base.needs_import or config.method == "bottleneck",
-        parent=base.parent,
+        parent=adapter_parent(config.adapter) or base.parent,
     )
 
 

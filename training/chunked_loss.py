@@ -21,8 +21,8 @@ __all__ = ["chunk_rows", "chunked_cross_entropy", "chunked_loss", "computes_in_c
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_VALUES = 1 << 24
-"""Logits that are alive at once: 64 MB in fp32."""
+_CHUNK_VALUES = 1 << 23
+"""Logits that are alive at once: 32 MB in fp32."""
 
 _TOLERANCE = 1e-3
 """Relative difference of the two ways' losses; in bf16 both round each logit to 8 bits, alike."""
@@ -43,30 +43,35 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, gradients: bool
     ) -> Tensor:
-        rows = chunk_rows(weight.shape[0])
+        vocabulary = weight.shape[0]
+        rows = max(1, min(chunk_rows(vocabulary), len(labels)))  # a rank may have nothing but filler
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
+        # The same memory for each chunk: what is allocated anew, a CPU has to clear first.
+        wide = torch.empty((rows, vocabulary), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(labels), rows):
-            part, wanted = hidden[start : start + rows], labels[start : start + rows]
+            part, wanted = hidden[start : start + rows], labels[start : start + rows, None]
             product = functional.linear(part, weight, bias)
-            logits = product.float()
-            normalizer = logits.logsumexp(dim=-1, keepdim=True)
-            total += (normalizer - logits.gather(1, wanted[:, None])).sum()
+            logits = wide[: len(part)].copy_(product)
+            highest = logits.amax(dim=-1, keepdim=True)
+            at_label = logits.gather(1, wanted)
+            exponentials = logits.sub_(highest).exp_()
+            sums = exponentials.sum(dim=-1, keepdim=True)
+            total += (sums.log() + highest - at_label).sum()
             if not gradients:
-                del product, logits
                 continue
             # d loss / d logits: the probabilities, less 1 at the label.
-            logits.sub_(normalizer).exp_()
-            logits.scatter_add_(1, wanted[:, None], logits.new_full((len(wanted), 1), -1.0))
-            gradient = logits.to(product.dtype)
+            probabilities = exponentials.div_(sums)
+            probabilities.scatter_add_(1, wanted, probabilities.new_full(wanted.shape, -1.0))
+            gradient = product.copy_(probabilities)
             grad_hidden[start : start + rows] = gradient @ weight.to(product.dtype)
             if grad_weight is not None:
                 grad_weight += gradient.T @ part.to(product.dtype)
             if grad_bias is not None:
                 grad_bias += gradient.sum(dim=0)
-            del product, logits, gradient  # or they are there beside the next chunk's
+            del product, gradient  # or they are there beside the next chunk's
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         return total
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from checkpoints.errors import ConfigError
 from training.data.config import DataConfig
+from training.ewc.config import EwcSettings
 from training.methods.bottleneck.config import BottleneckSettings
 from training.methods.full.config import FullSettings
 from training.methods.lora.config import LoraSettings
@@ -46,6 +47,13 @@ class TrainConfig:
 
     moe: MoeSettings = field(default_factory=MoeSettings)
     """Routers and experts of a mixture of experts."""
+
+    adapter: Path | None = None
+    """Adapter of an earlier run to go on from, of the same base, method and settings; full goes on from
+    model: OUTPUT/checkpoint."""
+
+    ewc: EwcSettings = field(default_factory=EwcSettings)
+    """Continual learning: keep what an earlier run learned."""
 
     base_quantization: Literal["nf4"] | None = None
     """Quantize the frozen base while training: nf4 needs about a quarter of the memory of bf16."""
@@ -100,6 +108,13 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
+    retry_out_of_memory: bool = False
+    """When memory runs out in a step, compute the same rows again, half as many at a time, and go on so."""
+
+    fused: bool = True
+    """Compute LoRA layers, gated MLPs and RMS norms by functions that keep less for the backward pass and are
+    faster; false is the modelling code step by step."""
+
     log_steps: int = 1
     """Write a line of metrics every so many steps."""
 
@@ -141,6 +156,7 @@ class TrainConfig:
         if self.learning_rate is None:
             self.learning_rate = traits.learning_rate
         self.output = Path(self.output)
+        self._check_earlier_run()
         positive = {
             "batch_size": self.batch_size,
             "epochs": self.epochs,
@@ -184,10 +200,35 @@ class TrainConfig:
                 f"moe.router = {self.moe.router} and method = bottleneck clash: it leaves the base as it is; "
                 "train routers with method = lora or full"
             )
+        shared = ("load_balance_coefficient", "expert_capacity_factor")
+        if self.retry_out_of_memory and (
+            named := next((name for name in shared if getattr(self.moe, name) is not None), None)
+        ):
+            raise ConfigError(
+                f"retry_out_of_memory = true and moe.{named} clash: what experts get is counted over the "
+                "rows of a pass, which would become fewer; lower batch_size and raise gradient_accumulation"
+            )
         if self.method == "full" and self.full.weights == "bf16" and self.dtype == "fp32":
             raise ConfigError("full.weights = bf16 and dtype = fp32 clash: weights in bf16 compute in bf16")
         if self.double_quantization and self.base_quantization is None:
             raise ConfigError("double_quantization needs base_quantization = nf4 (or method = qlora)")
+
+    def _check_earlier_run(self) -> None:
+        if self.adapter is not None:
+            self.adapter = Path(self.adapter)
+            if method_traits(self.method).result == "checkpoint":
+                raise ConfigError(
+                    f"adapter = {self.adapter} and method = {self.method} clash: it trains the model itself; "
+                    "give the checkpoint to go on from as model"
+                )
+        # Starting clears OUTPUT.
+        output = self.output.resolve()
+        for name, path in (("adapter", self.adapter), ("ewc.from_run", self.ewc.from_run)):
+            if path is not None and path.resolve().is_relative_to(output):
+                raise ConfigError(
+                    f"{name} = {path} lies in output = {self.output}, which this run would overwrite; choose "
+                    "another output"
+                )
 
 
 @dataclass

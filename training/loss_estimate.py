@@ -33,8 +33,8 @@ def loss_bytes(config: TrainConfig, model: Any, tokens: int) -> int:
     vocabulary, hidden = head.weight.shape
     compute = 2 if config.dtype == "bf16" else _FP32
     autocast = autocasts(config)
-    # Of one chunk: the product, the same in fp32 (if it is not yet) and what the exponentials' sum is over.
-    logits = (compute if compute != _FP32 else 0) + 2 * _FP32
+    # Of one chunk: the product, and in fp32 what becomes the exponentials and the probabilities.
+    logits = compute + _FP32
     total = min(tokens, chunk_rows(vocabulary)) * vocabulary * logits
     # The head's input at the positions that are trained on, and its gradient.
     total += 2 * tokens * hidden * (_FP32 if autocast else compute)

@@ -71,6 +71,8 @@ def estimate_memory(config: TrainConfig, base: Any, max_length: int) -> MemoryEs
     if autocasts(config):
         # Autocast keeps a bf16 copy of every trained weight until the backward pass is over.
         weights += 2 * trainable
+    if config.ewc.from_run is not None:
+        weights += 8 * trainable  # their earlier values and importances, fp32
     state = OPTIMIZERS[config.optimizer].state_bytes
     tokens = config.batch_size * max_length
     return MemoryEstimate(

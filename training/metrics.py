@@ -5,7 +5,8 @@ load-balance loss, its coefficient times that on top, which ``eval_loss`` may no
 ``grad_norm`` (before clipping), ``tokens_per_second`` (tokens that are not padding), and, on the steps
 that were evaluated, ``eval_loss`` (mean over the evaluation batches, weighted by their rows). These losses
 are in nats per token. For a mixture of experts also ``routers_trainable`` and ``load_balance_loss`` (without
-its coefficient, 1 where the load is even). What was not measured at a step is absent.
+its coefficient, 1 where the load is even). With ``ewc.from_run`` also ``ewc_penalty``, with its weight: it is
+minimised beside ``loss``, not in it. What was not measured at a step is absent.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ KEYS = (
     "eval_loss",
     "routers_trainable",
     "load_balance_loss",
+    "ewc_penalty",
 )
 
 

@@ -2,23 +2,73 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import Trainer
 
-from training.data.sampling import RowSampler
+from checkpoints.errors import ConfigError
+from training.ewc.penalty import Penalty
+from training.guard import StepGuard
+from training.ranks import rank_count, wait
+from training.retry import HalvedBatches
 
 __all__ = ["OrderedTrainer"]
 
 
 class OrderedTrainer(Trainer):
-    """Takes the rows in our order; that of transformers hangs on the state of random generators."""
+    """Takes the rows in our order; that of transformers hangs on the state of random generators.
 
-    row_sampler: RowSampler
-    """Set before ``train``."""
+    Stops before a step with what is no number, and computes a batch in parts where memory runs out.
+    """
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> RowSampler:
+    row_sampler: Sampler[int]
+    """Set before ``train``, as are the others."""
+    guard: StepGuard
+    penalty: Penalty | None = None
+    """What is minimised beside the loss."""
+    halved: HalvedBatches | None = None
+    """None lets an out-of-memory error end the run."""
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Compute a batch's gradients; with the last of an optimizer step, those of the penalty as well."""
+        one_pass = partial(super().training_step, model, num_items_in_batch=num_items_in_batch)
+        if self.halved is None:
+            loss = one_pass(inputs)
+        elif num_items_in_batch is None or not self.model_accepts_loss_kwargs:
+            raise ConfigError(
+                "retry_out_of_memory = true, but this model's loss is a mean over each pass, so the loss of "
+                "a batch in parts would be another; leave retry_out_of_memory out"
+            )
+        else:
+            loss = self.halved.run(inputs, model.parameters(), one_pass)
+        self.guard.add(inputs, loss)
+        if self.penalty is not None and self.accelerator.sync_gradients:
+            self.penalty.add_gradients()
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Any:
+        # Called once per step, after clipping and before the optimizer.
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.guard.check(
+            norm,
+            step=self.state.global_step + 1,
+            learning_rate=self.args.learning_rate,
+            alone=rank_count() == 1,
+        )
+        return norm
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.row_sampler
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        # Each rank writes its own; what the first writes next says that the state is complete.
+        super()._save_rng_state(output_dir)
+        wait()
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # A state of the last step, resumed within an epoch: transformers 5.23 would train one step more.

@@ -11,6 +11,7 @@
     ├── metrics.jsonl   one row per logged step
     ├── loss.png        the same as a picture
     ├── experts.jsonl   for a mixture of experts: what each expert got; experts.png as a picture
+    ├── ewc/            when asked for: what a later run needs to remember this one
     └── tensorboard/    when asked for
 
 A run continues only where ``run.json`` says the same thing: the order of rows, the schedule and the weights
@@ -22,6 +23,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,10 +41,12 @@ logger = logging.getLogger(__name__)
 
 # These change nothing of the result, or (the paths) are compared by the hashes of their files.
 _FREE = {
+    "adapter",
     "device",
     "dry_run",
     "eval_steps",
     "log_steps",
+    "retry_out_of_memory",
     "model",
     "output",
     "overwrite",
@@ -53,9 +57,14 @@ _FREE = {
     "threads",
 }
 _FREE_DATA = {"train", "eval"}
+_FREE_EWC = {"from_run"}
 # What the Trainer writes into a state beside the weights, the last of them trainer_state.json.
-_STATE_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
+_LAST = "trainer_state.json"
 _INDEX = "model.safetensors.index.json"
+# What torch.distributed.checkpoint writes last of a sharded state, when every rank's part is there.
+_SHARDED = ("pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata")
+# Of a run.json that says nothing of ranks.
+_ALONE = {"ranks": 1, "strategy": "single"}
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,11 @@ class RunDirectory:
         return self.root / "experts.png"
 
     @property
+    def ewc(self) -> Path:
+        """See ``training.ewc.store``."""
+        return self.root / "ewc"
+
+    @property
     def tensorboard(self) -> Path:
         return self.root / "tensorboard"
 
@@ -135,20 +149,23 @@ class RunDirectory:
                 "--overwrite to train again"
             )
 
-    def check_settings(self, config: TrainConfig) -> None:
-        """Refuse to resume with other settings; before the data are read, which may take hours.
+    def check_settings(self, config: TrainConfig, parallel: dict[str, Any]) -> None:
+        """Refuse to resume with other settings or ranks; before the data are read, which may take hours.
+
+        Args:
+            parallel: number of ranks and strategy, see ``training.ranks.parallelism``.
 
         Raises:
             ConfigError: there is a state, but of a run with other settings.
         """
         if self.finished is None and config.resume != "never" and self._last_complete_state() is not None:
-            self._compare({"settings": settings_that_matter(config)})
+            self._compare({"settings": settings_that_matter(config), "parallel": parallel})
 
     def begin(self, config: TrainConfig, inputs: dict[str, Any]) -> Path | None:
         """Make the directory ready and return the state to resume from, or None to start.
 
         Args:
-            inputs: hashes of the base's and the data's files.
+            inputs: hashes of the base's and the data's files; number of ranks and strategy.
 
         Raises:
             ConfigError: there is a state, but of a run with other settings or inputs.
@@ -169,7 +186,7 @@ class RunDirectory:
     def _compare(self, wanted: dict[str, Any]) -> None:
         """Raise ConfigError where the run that was cut off had other values under the keys of ``wanted``."""
         wanted = json.loads(json.dumps(wanted))
-        recorded = json.loads(self.record.read_text(encoding="utf-8"))
+        recorded = {"parallel": _ALONE, **json.loads(self.record.read_text(encoding="utf-8"))}
         difference = _first_difference({key: recorded.get(key) for key in wanted}, wanted)
         if difference is not None:
             raise ConfigError(
@@ -182,17 +199,26 @@ class RunDirectory:
         shutil.rmtree(self.tokens, ignore_errors=True)
 
     def _clear(self) -> None:
-        for path in (self.adapter, self.checkpoint, self.checkpoints, self.tensorboard):
+        for path in (self.adapter, self.checkpoint, self.checkpoints, self.tensorboard, self.ewc):
             shutil.rmtree(path, ignore_errors=True)
         for path in (self.metrics, self.loss_curve, self.data, self.experts, self.experts_plot, self.record):
             path.unlink(missing_ok=True)
 
+    def _recorded_ranks(self) -> int:
+        """Return how many ranks wrote the states: not those that ask now."""
+        try:
+            recorded = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 1
+        return int(recorded.get("parallel", _ALONE)["ranks"])
+
     def _last_complete_state(self) -> Path | None:
         """Return the newest state that was written whole, and remove those that were not."""
         complete: dict[int, Path] = {}
+        ranks = self._recorded_ranks()
         for path in self.checkpoints.glob("checkpoint-*"):
             step = path.name.rpartition("-")[2]
-            if step.isdigit() and _is_complete(path):
+            if step.isdigit() and _is_complete(path, ranks):
                 complete[int(step)] = path
             else:
                 logger.warning("removing %s, which was cut off while it was written", path)
@@ -204,20 +230,25 @@ def settings_that_matter(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that the result depends on, as JSON values."""
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
     data = {key: value for key, value in settings["data"].items() if key not in _FREE_DATA}
+    ewc = {key: value for key, value in settings["ewc"].items() if key not in _FREE_EWC}
     free = _FREE | ({*method_names()} - {config.method})  # other methods' settings
-    return {**{key: value for key, value in settings.items() if key not in free}, "data": data}
+    return {**{key: value for key, value in settings.items() if key not in free}, "data": data, "ewc": ewc}
 
 
-def _is_complete(state: Path) -> bool:
-    if any(not (state / name).is_file() for name in _STATE_FILES) or not list(state.glob("rng_state*.pth")):
+def _is_complete(state: Path, ranks: int) -> bool:
+    """Whether all is there to go on from; what torch saves is a ZIP file, which ends in its directory."""
+    random = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
+    sharded = all((state / name).is_file() for name in _SHARDED)
+    saved = ["scheduler.pt", *random, *([] if sharded else ["optimizer.pt"])]
+    if not all(zipfile.is_zipfile(state / name) for name in saved):
         return False
     try:
-        json.loads((state / "trainer_state.json").read_text(encoding="utf-8"))
+        json.loads((state / _LAST).read_text(encoding="utf-8"))
         weights = _weight_files(state)
         for path in weights:
             with safe_open(path, framework="pt"):
                 pass
-        return bool(weights)
+        return bool(weights) or sharded
     except (OSError, ValueError, KeyError, SafetensorError):
         return False
 

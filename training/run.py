@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ from checkpoints.prompt import PromptEncoder
 from checkpoints.quiet import quiet_transformers
 from training.adapter import adapter_manifest, write_adapter
 from training.base import is_nf4, load_trainable_base, resolve_dtype, resolve_source
-from training.callbacks.divergence import Divergence
 from training.callbacks.last_step import LastStep
 from training.callbacks.loss_curve import LossCurve
 from training.callbacks.metrics_file import MetricsFile
@@ -34,16 +33,21 @@ from training.chunked_loss import chunked_loss
 from training.config import TrainConfig
 from training.data.collator import PaddingCollator
 from training.data.encoding import RowEncoder
-from training.data.packing import PackedDataset, check_packing, pack_lengths
+from training.data.packing import PackedDataset, check_packing, pack_rows
 from training.data.prepare import DataFiles, PreparedData, find_files, prepare_data
 from training.data.summary import summarize
+from training.ewc.setup import Fisher, check_whole, ewc_inputs, measure, prepare_ewc, save
+from training.fused.apply import fused_layers
+from training.gathering import gather_weights
 from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
 from training.moe.setup import prepare_moe, trained_routers
 from training.optimizers import check_optimizer
 from training.precision import base_dtype
+from training.ranks import check_ranks, from_first, is_first, join_ranks, parallelism, strategy
 from training.resume import RunDirectory
-from training.trainer import build_trainer
+from training.start_adapter import adapter_inputs, check_adapter, load_adapter
+from training.trainer import build_trainer, row_sampler
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
@@ -70,16 +74,20 @@ def train(config: TrainConfig) -> Path:
     if config.dry_run:
         raise ConfigError("dry_run = true trains nothing; training.dry_run.dry_run makes its table")
     check_optimizer(config)
+    join_ranks(config)
     directory = RunDirectory(config.output.absolute())
-    directory.check(overwrite=config.overwrite)
+    from_first(lambda: directory.check(overwrite=config.overwrite))
     files = find_files(config.data)
     source = resolve_source(config.model)
     check_source(config, source)
+    check_adapter(config, source)
+    ewc_inputs(config)  # before the data are read, which may take hours
     config = replace(config, dtype=resolve_dtype(config.dtype, config.device))
     if is_nf4(source):
         config = replace(config, base_quantization="nf4")
+    check_ranks(config)
 
-    directory.check_settings(config)
+    from_first(lambda: directory.check_settings(config, parallelism()))
     with _threads(config.threads):
         return _train(config, directory, source, files)
 
@@ -102,9 +110,10 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
         seed=config.seed,
         directory=directory.tokens,
     )
-    state = directory.begin(config, _inputs(base, data))
+    inputs = {"parallel": parallelism(), **_inputs(config, base, data)}
+    state = from_first(lambda: directory.begin(config, inputs))
 
-    if state is not None and method_traits(config.method).result == "checkpoint":
+    if state is not None and method_traits(config.method).result == "checkpoint" and strategy() == "ddp":
         # The Trainer goes by the names that weights have in the model and passes over those that checkpoints
         # store under others, as the experts of a mixture.
         del base_model
@@ -115,51 +124,66 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
     if isinstance(model, PeftModel):
         # Empty until the end: PEFT would look on the hub for a base that is no directory, at each state.
         model.peft_config["default"].base_model_name_or_path = ""
+        if config.adapter is not None:
+            load_adapter(model, config.adapter)
 
     moe = prepare_moe(model, config.moe, directory.experts, directory.experts_plot)
+    trainable = _trainable(model)
+    penalty = prepare_ewc(config, model, resumed=state is not None)
     bar, preemption = ProgressBar(), Preemption()
     callbacks: list[TrainerCallback] = [
         Throughput(),
         *(moe.callbacks if moe else []),
-        Divergence(),
+        *([penalty] if penalty else []),
         LastStep(),
         preemption,
         MetricsFile(directory.metrics),
         LossCurve(directory.loss_curve),
         bar,
     ]
-    if config.tensorboard:
+    if config.tensorboard and is_first():
         from training.callbacks.tensorboard import tensorboard_callback
 
         callbacks.append(tensorboard_callback(directory.tensorboard, purge_step=_step_after(state)))
     packed = None
     if config.data.packing:
         check_packing(model, data.train.shortest(3), _pad_id(base))
-        packed = PackedDataset(data.train, pack_lengths(data.train.lengths.tolist(), max_length))
+        draws = row_sampler(config, data.train) if config.data.sampling.by is not None else None
+        packs = pack_rows(data.train.lengths, max_length, draws)
+        packed = PackedDataset(data.train, packs)
     figures = summarize(
         config.data, data, packed, max_length=max_length, batch_size=config.batch_size, seed=config.seed
     )
-    write_text_atomically(directory.data, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    if is_first():
+        write_text_atomically(directory.data, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     trainer = build_trainer(
         config,
         model,
         train=data.train if packed is None else packed,
         evaluation=data.evaluation,
         pad_id=_pad_id(base),
+        decode=tokenizer.decode,
         checkpoints=directory.checkpoints,
         callbacks=callbacks,
         moe=moe,
+        penalty=penalty,
     )
+    check_whole(config, trainer)
     logger.info(
         "training %s parameters on %d rows, the base in %s",
-        f"{_trainable(model):,}",
+        f"{trainable:,}",
         len(data.train),
         config.base_quantization or base_dtype(config),
     )
+    fisher = None
     try:
         example = PaddingCollator(_pad_id(base))(data.train.shortest(1))
-        with quiet_transformers(), preemption.listening(), chunked_loss(model, example):
-            trainer.train(resume_from_checkpoint=str(state) if state else None)
+        fused = fused_layers(model) if config.fused else nullcontext()
+        with quiet_transformers(), chunked_loss(model, example), fused:
+            with preemption.listening():
+                trainer.train(resume_from_checkpoint=str(state) if state else None)
+            if config.ewc.save and preemption.saved_step is None:
+                fisher = measure(config, model, data.train, pad_id=_pad_id(base))
     finally:
         bar.close()
 
@@ -171,7 +195,25 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
         )
         raise SystemExit(EXIT_CODE)
 
+    gather_weights(model)
     metrics = _metrics(trainer.state.log_history)
+    from_first(
+        lambda: _write_result(directory, config, source, base, model, tokenizer, data, metrics, fisher)
+    )
+    return directory.adapter if isinstance(model, PeftModel) else directory.checkpoint
+
+
+def _write_result(
+    directory: RunDirectory,
+    config: TrainConfig,
+    source: str,
+    base: Manifest,
+    model: Any,
+    tokenizer: Any,
+    data: PreparedData,
+    metrics: dict[str, float],
+    fisher: Fisher | None,
+) -> None:
     if isinstance(model, PeftModel):
         manifest = adapter_manifest(config, base, model, training_data=data.fingerprints, metrics=metrics)
         write_adapter(directory.adapter, model, tokenizer, source=source, manifest=manifest)
@@ -185,15 +227,18 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
             training_data=data.fingerprints,
             metrics=metrics,
         )
+    result = directory.adapter if isinstance(model, PeftModel) else directory.checkpoint
+    if fisher is not None:
+        save(directory.ewc, config, model, fisher, result=result)
     directory.drop_tokens()
-    return directory.adapter if isinstance(model, PeftModel) else directory.checkpoint
 
 
 def _load_base(config: TrainConfig, source: str, revision: str | None) -> PreTrainedModel:
     return load_trainable_base(
         source,
         dtype=base_dtype(config),
-        device=config.device,
+        # What is split between ranks is split on its way to the GPU: it need not fit on one.
+        device=config.device if strategy() == "ddp" else "cpu",
         quantization=config.base_quantization,
         double_quantization=config.double_quantization,
         gradient_checkpointing=config.gradient_checkpointing,
@@ -231,11 +276,13 @@ def _max_length(config: TrainConfig, base: Manifest) -> int:
     return wanted
 
 
-def _inputs(base: Manifest, data: PreparedData) -> dict[str, Any]:
+def _inputs(config: TrainConfig, base: Manifest, data: PreparedData) -> dict[str, Any]:
     return {
         "base": base.base.files or base.base.source,
         "data": [{"sha256": item.sha256, "rows": item.rows} for item in data.fingerprints],
         "eval_data": data.evaluation_hashes,
+        **adapter_inputs(config),
+        **ewc_inputs(config),
     }
 
 

@@ -6,7 +6,7 @@ the gradient accumulation, so ``batch_size x gradient_accumulation`` may be spli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,19 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from training.callbacks.epoch_order import EpochOrder
 from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
+from training.data.filler import FilledDataset, FilledSampler
 from training.data.packing import BatchCollator, PackedDataset
 from training.data.sampling import RowSampler
+from training.ewc.penalty import Penalty
+from training.guard import StepGuard
 from training.moe.setup import MoeRun
 from training.optimizers import OPTIMIZERS
 from training.ordered_trainer import OrderedTrainer
 from training.precision import autocasts
+from training.ranks import rank_count, shard_on_cpu
+from training.retry import HalvedBatches
 
-__all__ = ["build_trainer", "training_arguments"]
+__all__ = ["build_trainer", "row_sampler", "training_arguments"]
 
 
 def training_arguments(config: TrainConfig, checkpoints: Path, *, evaluate: bool) -> TrainingArguments:
@@ -85,26 +90,39 @@ def build_trainer(
     train: EncodedDataset | PackedDataset,
     evaluation: EncodedDataset | None,
     pad_id: int,
+    decode: Callable[[Sequence[int]], str],
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
     moe: MoeRun | None = None,
+    penalty: Penalty | None = None,
 ) -> Trainer:
     """Return a Trainer that is ready to train ``model``; it prints nothing by itself."""
-    labels = None
-    if config.data.sampling.by is not None and isinstance(train, EncodedDataset):
-        labels = train.labels
-    sampler = RowSampler(len(train), config.seed, labels=labels, alpha=config.data.sampling.alpha)
+    sampler = row_sampler(config, train)
     more: dict[str, Any]
     kind, more = (moe.trainer_class, moe.arguments) if moe else (OrderedTrainer, {})
+    arguments = training_arguments(config, checkpoints, evaluate=evaluation is not None)
+    shard_on_cpu()
+    ranks = rank_count()
     trainer = kind(
         **more,
         model=model,
-        args=training_arguments(config, checkpoints, evaluate=evaluation is not None),
+        args=arguments,
         data_collator=BatchCollator(pad_id),
-        train_dataset=train,
+        train_dataset=train if ranks == 1 else FilledDataset(train, pad_id),
         eval_dataset=evaluation,
         callbacks=[EpochOrder(sampler), *callbacks],
     )
-    trainer.row_sampler = sampler
+    trainer.row_sampler = sampler if ranks == 1 else FilledSampler(sampler, ranks * config.batch_size)
+    trainer.guard = StepGuard(train, decode)
+    trainer.halved = HalvedBatches() if config.retry_out_of_memory else None
+    trainer.penalty = penalty
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def row_sampler(config: TrainConfig, train: EncodedDataset | PackedDataset) -> RowSampler:
+    """Return the order of ``train``; packs were made of balanced draws already and are only shuffled."""
+    labels = None
+    if config.data.sampling.by is not None and isinstance(train, EncodedDataset):
+        labels = train.labels
+    return RowSampler(len(train), config.seed, labels=labels, alpha=config.data.sampling.alpha)

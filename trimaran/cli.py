@@ -40,7 +40,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except Exception as error:
         if _is_users_mistake(error):
-            print(f"error: {error}", file=sys.stderr)
+            # Every rank of a node finds the same mistake, and torchrun ends the others when one is gone.
+            # One that lives on is alone with its mistake.
+            if not _speaks():
+                time.sleep(5)
+            print(f"error: {error}", file=sys.stderr, flush=True)
             return 2
         log = _write_crash_log(arguments, error)
         print(f"internal error: {type(error).__name__}: {error}\ntraceback: {log}", file=sys.stderr)
@@ -80,7 +84,7 @@ def _run(command: Command, arguments: list[str], log_level: str) -> int:
     from trimaran.command_parser import parse_command
 
     config, later_level = parse_command(command, arguments)
-    level = (later_level or log_level).upper()
+    level = (later_level or log_level).upper() if _speaks() else "ERROR"
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     code: int = getattr(commands, command.function)(config)
     return code
@@ -126,6 +130,11 @@ def _version() -> str:
         return importlib.metadata.version("trimaran")
     except importlib.metadata.PackageNotFoundError:
         return "(not installed)"
+
+
+def _speaks() -> bool:
+    """Whether this process is the one of its node that tells the user, as torchrun numbers them."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _is_users_mistake(error: Exception) -> bool:

@@ -100,7 +100,16 @@ def walk_fields(config_class: type, prefix: str = "", section: str = "") -> Iter
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         name = f"{prefix}{field.name}"
-        yield CommandField(name, hint, default, required, text, section, field.name in positional)
+        group = section or _heading(config_class, field.name)
+        yield CommandField(name, hint, default, required, text, group, field.name in positional)
+
+
+def _heading(config_class: type, name: str) -> str:
+    """Return the first line of the docstring of the class that an inherited field comes from."""
+    for one in config_class.__mro__:
+        if name in inspect.get_annotations(one):
+            return "" if one is config_class else (one.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+    return ""
 
 
 def _docstrings(config_class: type) -> dict[str, str]:

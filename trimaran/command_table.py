@@ -150,6 +150,16 @@ COMMANDS: dict[str, Command] = {
             ),
         ),
         Command(
+            "loadtest history",
+            "list the load tests of a folder with figures and verdicts, and draw their trends",
+            "loadtests.history.config:HistoryConfig",
+            "loadtest",
+            (
+                "trimaran loadtest history",
+                "trimaran loadtest history out/nightly --last 30 --page out/history.html --overwrite",
+            ),
+        ),
+        Command(
             "loadtest sweep",
             "find the highest rate or concurrency at which an endpoint meets its limits",
             "loadtests.sweep.config:SweepConfig",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from checkpoints.prune_experts import PruneExpertsConfig
     from checkpoints.quantize import QuantizeConfig
     from loadtests.config import LoadTestConfig
+    from loadtests.history.config import HistoryConfig
     from loadtests.sweep.config import SweepConfig
     from serving.config import ChatConfig, ExportConfig, LoadConfig, ServeConfig
     from training.config import MergeConfig, TrainConfig
@@ -65,10 +66,12 @@ def train(config: TrainConfig) -> int:
 
         print(dry_run(config))
         return DONE
+    from training.ranks import is_first
     from training.run import train as run
 
     result = run(config)
-    print(f"{result.name}: {result}")
+    if is_first():
+        print(f"{result.name}: {result}")
     return DONE
 
 
@@ -171,6 +174,17 @@ def loadtest(config: LoadTestConfig) -> int:
     if result.verdict.invalid:
         return RUN_INVALID
     return DONE if result.verdict.passed else VERDICT_FAILED
+
+
+def loadtest_history(config: HistoryConfig) -> int:
+    """List runs, and say where their page is."""
+    from loadtests.history.run import history
+
+    found = history(config)
+    print(found.as_json() if config.json else found.as_text())
+    if config.page is not None and not config.json:
+        print(f"page: {config.page}")
+    return DONE
 
 
 def loadtest_sweep(config: SweepConfig) -> int:

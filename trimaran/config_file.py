@@ -31,7 +31,9 @@ def find_config(name: str) -> Path:
         return packaged
     if path.is_dir():
         raise ConfigError(f"--config {name}: this is a directory; name a YAML file in it")
-    recipes = sorted(str(file.relative_to(_PACKAGED)) for file in (_PACKAGED / "recipes").rglob("*.yaml"))
+    # recipes/accelerate is how to launch, not what to train.
+    found = (file for file in (_PACKAGED / "recipes").rglob("*.yaml") if file.parent.name != "accelerate")
+    recipes = sorted(str(file.relative_to(_PACKAGED)) for file in found)
     close = difflib.get_close_matches(name, recipes, n=3, cutoff=0.5) or recipes[:6]
     raise ConfigError(f"--config {name}: no such file; packaged recipes: {', '.join(close)}")
 

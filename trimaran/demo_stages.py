@@ -178,6 +178,7 @@ def measure_endpoint(
                     users=users,
                     duration=duration,
                     prompts=data.prompts,
+                    metrics_url=server.metrics_url,
                     output=target,
                     overwrite=True,
                 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loadtests.report.lines import check_lines
+from loadtests.report.server_charts import server_rows
 from loadtests.report.texts import failure_rows, load_text, metric_rows, tiles
 
 __all__ = ["markdown_summary"]
@@ -39,6 +40,8 @@ def markdown_summary(results: Mapping[str, Any]) -> str:
         "",
         *_table(("limit", "", ""), _checks(results)),
     ]
+    if server := server_rows(results):
+        lines += ["", *_table(("the server's side", ""), server)]
     if failures := failure_rows(results):
         rows = [(row["kind"], str(row["count"]), "; ".join(row["examples"])) for row in failures]
         lines += ["", *_table(("failure", "requests", "said"), rows)]

@@ -11,7 +11,9 @@ from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from loadtests.metrics.distribution import Distribution
-from loadtests.report.charts import charts
+from loadtests.report.charts import change_chart, latency_charts, load_charts
+from loadtests.report.model_config import pbtxt
+from loadtests.report.server_charts import requests_in_server, server_charts, server_rows
 from loadtests.report.texts import (
     check_rows,
     comparison_rows,
@@ -21,23 +23,31 @@ from loadtests.report.texts import (
     metric_rows,
     notes,
     tiles,
+    verdict_text,
 )
 
-__all__ = ["render_report"]
+__all__ = ["page_script", "page_style", "render_report"]
 
 _HERE = Path(__file__).parent
 
 
-def render_report(results: Mapping[str, Any], distributions: Mapping[str, Distribution]) -> str:
+def render_report(
+    results: Mapping[str, Any],
+    distributions: Mapping[str, Distribution],
+    baseline: Mapping[str, Any] | None = None,
+) -> str:
     """Return the report as one HTML page that needs no other file and no network.
 
     Args:
         results: the content of ``results.json``.
         distributions: tag of a request metric -> its samples, for the charts.
+        baseline: ``results.json`` of the run to compare with.
     """
-    config = results["config"]
+    config, model_config = results["config"], results["server"].get("model_config")
+    in_server = requests_in_server(results)
     return _template().render(
-        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        style=Markup(page_style()),
+        script=Markup(page_script()),
         model=config["model"],
         protocol=config["protocol"],
         url=config["url"],
@@ -45,17 +55,36 @@ def render_report(results: Mapping[str, Any], distributions: Mapping[str, Distri
         started=results["started"].replace("T", " ").replace("+00:00", " UTC"),
         seconds=f"{results['window']['seconds']:.0f}",
         verdict=results["verdict"],
+        summary=verdict_text(results),
         tiles=tiles(results),
-        charts=charts(results, distributions),
-        metrics=metric_rows(results),
-        checks=check_rows(results),
+        latencies=latency_charts(results, distributions, baseline),
+        over_time=[*load_charts(results), *([in_server] if in_server is not None else [])],
+        change=change_chart(results),
         comparisons=comparison_rows(results),
         baseline=config["baseline"],
+        server_charts=server_charts(results),
+        server_rows=server_rows(results),
+        server_notes=results["server_metrics"]["notes"],
+        scrapes=results["server_metrics"]["scrapes"],
+        metrics_urls=results["server_metrics"]["urls"],
+        metrics=metric_rows(results),
+        checks=check_rows(results),
         failures=failure_rows(results),
         facts=facts(results),
+        model_config=None if model_config is None else pbtxt(model_config),
         notes=notes(),
         remarks=results["notes"],
     )
+
+
+def page_script() -> str:
+    """Return the script that our pages share: the switch of the theme, and tooltips."""
+    return (_HERE / "page.js").read_text(encoding="utf-8")
+
+
+def page_style() -> str:
+    """Return the style sheet that our pages share."""
+    return (_HERE / "style.css").read_text(encoding="utf-8")
 
 
 @cache

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Frame", "document", "line", "path", "rect", "text"]
+__all__ = ["Frame", "circle", "document", "line", "path", "rect", "text"]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A plot area inside an SVG, with linear scales on both axes."""
+    """A plot area inside an SVG, with linear scales on both axes, or a logarithmic one below."""
 
     left: float
     top: float
@@ -21,6 +22,8 @@ class Frame:
     x_high: float
     y_low: float
     y_high: float
+    log_x: bool = False
+    """Whether the abscissa is logarithmic; ``x_low`` must then be above 0."""
 
     @property
     def right(self) -> float:
@@ -34,6 +37,9 @@ class Frame:
 
     def x(self, value: float) -> float:
         """Return the SVG abscissa of a value."""
+        if self.log_x:
+            span = math.log(self.x_high / self.x_low)
+            return self.left + math.log(max(value, self.x_low) / self.x_low) / (span or 1) * self.width
         return self.left + (value - self.x_low) / ((self.x_high - self.x_low) or 1) * self.width
 
     def y(self, value: float) -> float:
@@ -41,11 +47,19 @@ class Frame:
         return self.bottom - (value - self.y_low) / ((self.y_high - self.y_low) or 1) * self.height
 
 
-def document(width: int, height: int, label: str, parts: Sequence[str]) -> str:
-    """Return an ``<svg>`` that scales with the page; ``label`` is for screen readers."""
+def document(width: int, height: int, label: str, parts: Sequence[str], description: str = "") -> str:
+    """Return an ``<svg>`` that scales with the page.
+
+    Args:
+        width, height: in SVG units, which are about pixels.
+        label: what it shows, for screen readers.
+        parts: the elements inside.
+        description: the same in numbers, for screen readers.
+    """
+    details = f"<desc>{escape(description)}</desc>" if description else ""
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label, quote=True)}" '
-        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
+        f'xmlns="http://www.w3.org/2000/svg"><title>{escape(label)}</title>{details}{"".join(parts)}</svg>'
     )
 
 
@@ -76,3 +90,9 @@ def text(x: float, y: float, content: str, css_class: str = "tick", anchor: str 
     return (
         f'<text class="{css_class}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(content)}</text>'
     )
+
+
+def circle(x: float, y: float, radius: float, css_class: str, tip: str = "") -> str:
+    """Return a dot, with a tooltip if ``tip`` is given."""
+    inside = f"<title>{escape(tip)}</title>" if tip else ""
+    return f'<circle class="{css_class}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">{inside}</circle>'

@@ -9,9 +9,12 @@ from typing import Any
 from loadtests.durations import format_duration
 from loadtests.metrics.catalog import request_metrics, run_metrics
 from loadtests.metrics.metric import RequestMetric, RunMetric
+from loadtests.report.model_config import batching_text
+from loadtests.workloads.text import generation_text, prompts_text
 
 __all__ = [
     "check_rows", "comparison_rows", "facts", "failure_rows", "load_text", "metric_rows", "notes", "tiles",
+    "verdict_text",
 ]  # fmt: skip
 
 _STATISTICS = ("mean", "min", "p50", "p90", "p95", "p99", "p999", "max")
@@ -54,6 +57,26 @@ def tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
     note = (f"{100 * rate:.2g} % " if rate else "") + f"of {tried:,} requests"
     found.append(_tile("Failed", f"{requests['failed']:,}", "", note, "bad" if requests["failed"] else ""))
     return found
+
+
+def verdict_text(results: Mapping[str, Any]) -> str:
+    """Return what the verdict rests on, in a sentence."""
+    verdict, requests = results["verdict"], results["requests"]
+    of = f"{requests['ok']:,} requests were answered and {requests['failed']:,} failed"
+    if verdict["invalid"]:
+        return f"This was not the load that was asked for, so no number of it counts. {of}."
+    broken = sum(not check["passed"] for check in verdict["checks"])
+    limits = len(verdict["checks"])
+    held = "The limit holds" if limits == 1 else f"All {limits} limits hold"
+    first = f"{broken} of {limits} limits broken" if broken else held
+    if compared := verdict["comparisons"]:
+        worse = sum(not row["passed"] for row in compared)
+        first += (
+            f"; {worse} of {len(compared)} figures worse than the baseline"
+            if worse
+            else ("; nothing is worse than the baseline")
+        )
+    return f"{first}. {of}."
 
 
 def load_text(config: Mapping[str, Any]) -> str:
@@ -150,8 +173,8 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
             "Users",
             f"{config['users']}, each waits for its answer" if closed else f"at most {config['users']} busy",
         ),
-        ("Prompts", config["prompts"] or "packaged mix"),
-        ("Generation", f"max_tokens {config['max_tokens']}, temperature {config['temperature']:g}"),
+        ("Prompts", prompts_text(config)),
+        ("Generation", generation_text(config)),
         (
             "Measured",
             f"{low_s:.1f} to {high_s:.1f} s, ended by {window['ended_by']}",
@@ -168,6 +191,7 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
         ("Protocol", config["protocol"]),
         ("Model", f"{config['model']}, version {loaded or _MISSING}"),
         ("Server", f"{server.get('server') or 'unknown'} {server.get('server_version') or ''}".strip()),
+        *_config_facts(server.get("model_config")),
     ]
     client = [
         ("Processor", f"{machine['cpu']}, {machine['cores']} cores"),
@@ -196,6 +220,21 @@ def notes() -> list[tuple[str, str]]:
     return [
         (metric.header, " ".join(inspect.cleandoc(metric.__doc__ or "").replace("``", "").split()))
         for metric in metrics
+    ]
+
+
+def _config_facts(config: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if config is None:
+        return []
+    groups = config.get("instance_group") or []
+    instances = ", ".join(
+        f"{group.get('count', 1)} on {str(group.get('kind', 'KIND_AUTO')).removeprefix('KIND_')}"
+        for group in groups
+    )
+    return [
+        ("Backend", str(config.get("backend") or config.get("platform") or _MISSING)),
+        ("Batching", batching_text(config)),
+        ("Instances", instances or _MISSING),
     ]
 
 

@@ -7,8 +7,8 @@ from geventhttpclient.response import HTTPParseError
 from loadtests.answer import Answer
 from loadtests.failures import RequestFailed
 from loadtests.http_user import broken, decode
-from loadtests.prompts import Prompt
 from loadtests.triton_http import TritonHttpUser
+from loadtests.workloads.workload import Request
 
 __all__ = ["TritonGenerateUser"]
 
@@ -20,9 +20,9 @@ class TritonGenerateUser(TritonHttpUser):
     label = "HTTP"
     streams = False
 
-    def send(self, prompt: Prompt, answer: Answer) -> None:
+    def send(self, request: Request, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""
-        response = self.ask(prompt)
+        response = self.ask(request)
         try:
             body = response.read()
         except (OSError, HTTPParseError) as error:

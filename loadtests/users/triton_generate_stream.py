@@ -6,8 +6,8 @@ from geventhttpclient.response import HTTPParseError
 
 from loadtests.answer import Answer
 from loadtests.http_user import broken, decode
-from loadtests.prompts import Prompt
 from loadtests.triton_http import TritonHttpUser
+from loadtests.workloads.workload import Request
 
 __all__ = ["TritonGenerateStreamUser"]
 
@@ -19,9 +19,9 @@ class TritonGenerateStreamUser(TritonHttpUser):
     label = "SSE"
     streams = True
 
-    def send(self, prompt: Prompt, answer: Answer) -> None:
+    def send(self, request: Request, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""
-        response = self.ask(prompt)
+        response = self.ask(request)
         while True:
             try:
                 line = response.readline(b"\n")

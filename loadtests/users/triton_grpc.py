@@ -16,6 +16,7 @@ from locust.env import Environment
 
 grpc.experimental.gevent.init_gevent()  # after locust has patched sockets, before the first channel
 
+from google.protobuf.json_format import MessageToDict  # noqa: E402
 from tritonclient.grpc import service_pb2, service_pb2_grpc  # noqa: E402
 
 from loadtests.answer import Answer  # noqa: E402
@@ -23,9 +24,9 @@ from loadtests.credentials import Credentials  # noqa: E402
 from loadtests.errors import ConfigError, EndpointError  # noqa: E402
 from loadtests.failures import RequestFailed  # noqa: E402
 from loadtests.measured_user import MeasuredUser  # noqa: E402
-from loadtests.prompts import Prompt  # noqa: E402
 from loadtests.target import Target  # noqa: E402
-from loadtests.triton_contract import check_outputs, request_inputs  # noqa: E402
+from loadtests.triton_contract import check_outputs, datatype, request_inputs  # noqa: E402
+from loadtests.workloads.workload import Request  # noqa: E402
 
 __all__ = ["TritonGrpcUser"]
 
@@ -33,6 +34,13 @@ _PREFLIGHT_TIMEOUT_S = 10.0
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 # What Triton says when its queue is full or a request waited too long in it; HTTP says 503.
 _SHED = ("Exceeds maximum queue size", "Request timeout expired")
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT32": "int_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "BYTES": "bytes_contents",
+}
 _KINDS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "timeout",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "refused",
@@ -71,6 +79,9 @@ class TritonGrpcUser(MeasuredUser):
                     f"{url}: model {model!r} is not ready; wait until it is loaded, or choose another"
                 )
             metadata = ask(stub.ModelMetadata, service_pb2.ModelMetadataRequest(name=model))
+            config = None
+            with contextlib.suppress(grpc.RpcError):  # a server may keep it to itself
+                config = ask(stub.ModelConfig, service_pb2.ModelConfigRequest(name=model)).config
         except grpc.RpcError as error:
             raise EndpointError(
                 f"{url}: no Triton answers there over gRPC ({error.details() or error.code()}); start a "
@@ -81,13 +92,14 @@ class TritonGrpcUser(MeasuredUser):
             "server": server.name,
             "server_version": server.version,
             "model_versions": list(metadata.versions),
+            "model_config": config and MessageToDict(config, preserving_proto_field_name=True),
         }
 
-    def send(self, prompt: Prompt, answer: Answer) -> None:
+    def send(self, request: Request, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""
-        request, credentials = _build_request(prompt, self), self.workload.credentials
+        message, credentials = _build_message(request, self.workload.model), self.workload.credentials
         call = _stub(self.target, credentials).ModelStreamInfer(
-            iter([request]), timeout=self.workload.request_timeout_s, metadata=credentials.metadata
+            iter([message]), timeout=self.workload.request_timeout_s, metadata=credentials.metadata
         )
         begun = False
         try:
@@ -121,25 +133,14 @@ def _stub(target: Target, credentials: Credentials) -> Any:
     return service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
-def _build_request(prompt: Prompt, user: TritonGrpcUser) -> Any:
+def _build_message(request: Request, model: str) -> Any:
     """Build a ModelInferRequest with a batch of one: every input has the shape [1, 1]."""
-    request = service_pb2.ModelInferRequest(model_name=user.workload.model)
-    for name, value in request_inputs(prompt, user.workload, stream=True):
-        tensor = request.inputs.add(name=name, shape=[1, 1])
-        # bool before int: a bool is an int in Python.
-        if isinstance(value, bool):
-            tensor.datatype = "BOOL"
-            tensor.contents.bool_contents.append(value)
-        elif isinstance(value, int):
-            tensor.datatype = "INT32"
-            tensor.contents.int_contents.append(value)
-        elif isinstance(value, float):
-            tensor.datatype = "FP32"
-            tensor.contents.fp32_contents.append(value)
-        else:
-            tensor.datatype = "BYTES"
-            tensor.contents.bytes_contents.append(value.encode())
-    return request
+    message = service_pb2.ModelInferRequest(model_name=model)
+    for name, value in request_inputs(request, stream=True):
+        tensor = message.inputs.add(name=name, shape=[1, 1], datatype=datatype(name, value))
+        values = getattr(tensor.contents, _CONTENTS[tensor.datatype])
+        values.append(value.encode() if isinstance(value, str) else value)
+    return message
 
 
 def _take(response: Any, answer: Answer, seen_ns: int) -> None:
@@ -154,8 +155,8 @@ def _take(response: Any, answer: Answer, seen_ns: int) -> None:
     answer.add(
         seen_ns,
         tokens=len(raw["output_ids"]) // 4,
-        text_bytes=sum(map(len, _texts(raw.get("text_output", b"")))),
-        finish_reason=b"".join(_texts(raw.get("finish_reason", b""))).decode("utf-8", "replace"),
+        text=_text(raw.get("text_output", b"")),
+        finish_reason=_text(raw.get("finish_reason", b"")),
         prompt_tokens=_number(raw.get("prompt_tokens", b"")),
         completion_tokens=_number(raw.get("completion_tokens", b"")),
     )
@@ -163,6 +164,10 @@ def _take(response: Any, answer: Answer, seen_ns: int) -> None:
 
 def _number(raw: bytes) -> int | None:
     return int.from_bytes(raw[:4], "little") if raw else None
+
+
+def _text(raw: bytes) -> str:
+    return b"".join(_texts(raw)).decode("utf-8", "replace")
 
 
 def _texts(raw: bytes) -> Iterator[bytes]:

@@ -77,7 +77,8 @@ class MasterRun(StockRun):
             self._share(name)
         begin_unix_ns = None
         if self._schedule is not None:
-            wait_ns = head_start_ns(self._config.user_count, distributed=True)
+            # Each worker prepares the same; twice the time, as several may share a core.
+            wait_ns = head_start_ns(self._config.user_count, distributed=True) + 2 * self._preparation_ns
             self._collector.begin_in(wait_ns)
             begin_unix_ns = time.time_ns() + wait_ns
         options = self._environment.parsed_options

@@ -26,7 +26,7 @@ STOP = "trimaran_stop"
 RECORDS = "trimaran_records"
 DONE = "trimaran_done"
 
-FORMAT = 2
+FORMAT = 3
 """Changes when a record or a message does. A worker of another format cannot be merged."""
 MAX_TEXT = 256 * 1024
 """Most characters of records in one message, unless a single record is longer."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 FIRST_S = 0.08
 GAP_S = 0.02
 TOKENS = 6
@@ -26,6 +28,16 @@ FAILING = {
     "slow": "timeout",
 }
 READY = ("llm", "chunked", "single", "flaky", "foreign", "locked", "stalling", "narrow", *FAILING)
+OPTIONS = {
+    "min_tokens", "ignore_eos", "seed", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
+    "frequency_penalty",
+}  # fmt: skip
+"""What a request may have beside prompt, ``stream``, ``max_tokens`` and ``temperature``."""
+DATATYPES = {
+    "text_input": "BYTES", "messages": "BYTES", "stream": "BOOL", "max_tokens": "INT32",
+    "min_tokens": "INT32", "ignore_eos": "BOOL", "seed": "UINT64", "top_k": "INT32",
+}  # fmt: skip
+"""Types of Triton's inputs; those of the others are FP32."""
 API_KEY = "sk-scripted"
 STALL_S = 2.0
 """How long ``stalling`` sends nothing at all, once, from when ``STALL_AFTER`` requests have come."""
@@ -34,6 +46,21 @@ SLOTS = 3
 """How many requests ``narrow`` answers at once; the others wait."""
 SLOW_FIRST_S = {"first-50": 0.05, "first-200": 0.2, "first-1000": 1.0}
 """Prompt -> how long the model ``llm`` takes to its first token, instead of ``FIRST_S``."""
+
+
+def problem_of(inputs: Mapping[str, object], *, stream: bool | None) -> str | None:
+    """Return what is wrong with the inputs of one request to Triton.
+
+    Args:
+        inputs: by name.
+        stream: what that input must be; None where there must be none.
+    """
+    wanted = {"max_tokens", "temperature"} | (set() if stream is None else {"stream"})
+    if set(inputs) - OPTIONS not in (wanted | {name} for name in ("text_input", "messages")):
+        return f"unexpected inputs {sorted(inputs)}"
+    if inputs.get("stream") is not stream:
+        return "stream does not fit the endpoint"
+    return None
 
 
 def responses(model: str, prompt: str = "") -> list[tuple[float, dict[str, object]]]:

@@ -1,11 +1,16 @@
-"""A gRPC server that answers like Triton at known times; run as a program, prints its port."""
+"""A gRPC server that answers like Triton at known times; run as a program, prints its port.
+
+With two arguments, a certificate and its key, it speaks TLS.
+"""
 
 from __future__ import annotations
 
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -36,10 +41,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     def ModelStreamInfer(self, requests: Any, context: Any) -> Iterator[Any]:
         request = next(requests)
         model = request.model_name
-        inputs = {tensor.name: tensor for tensor in request.inputs}
-        assert inputs["stream"].contents.bool_contents == [True]
-        assert inputs["max_tokens"].contents.int_contents[0] > 0
-        assert set(inputs) == {"text_input", "stream", "max_tokens", "temperature"}
+        inputs = {tensor.name: _value(tensor) for tensor in request.inputs}
+        if problem := script.problem_of(inputs, stream=True):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
         if model == "shed":
             yield pb.ModelStreamInferResponse(error_message="[request id: 1] Exceeds maximum queue size")
             return
@@ -59,6 +63,15 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             yield pb.ModelStreamInferResponse(infer_response=_encode(outputs))
 
 
+def _value(tensor: Any) -> Any:
+    assert tensor.datatype == script.DATATYPES.get(tensor.name, "FP32")
+    assert list(tensor.shape) == [1, 1]
+    # Exactly one kind of contents is set, and holds one value.
+    ((_, values),) = tensor.contents.ListFields()
+    (value,) = values
+    return value
+
+
 def _encode(outputs: dict[str, Any]) -> Any:
     response = pb.ModelInferResponse()
     for name, value in outputs.items():
@@ -75,6 +88,13 @@ def _encode(outputs: dict[str, Any]) -> Any:
 if __name__ == "__main__":
     server = grpc.server(futures.ThreadPoolExecutor(64))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(), server)
-    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    if len(sys.argv) > 1:
+        certificate, key = (Path(path).read_bytes() for path in sys.argv[1:])
+        print(
+            server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)])),
+            flush=True,
+        )
+    else:
+        print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     server.start()
     server.wait_for_termination()

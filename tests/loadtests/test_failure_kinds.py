@@ -18,6 +18,7 @@ CANNOT = {
     "generate": ("erring",),
     "generate_stream": (),
     "grpc": ("garbled",),
+    "infer": ("erring",),
     "openai_chat": ("no_ids", "miscounting"),
 }
 

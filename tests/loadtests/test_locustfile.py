@@ -28,7 +28,17 @@ def locust(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_headless_locust_speaks_grpc(tmp_path: Path, grpc_url: str) -> None:
     options = ["--headless", "-u", "2", "-r", "2", "-t", "3s", "-s", "5", "--host", grpc_url]
-    done = locust(*options, "--protocol", "grpc", "--results", "results", cwd=tmp_path)
+    asked = [
+        "--output-tokens",
+        "uniform:6..9",
+        "--temperature",
+        "0.5",
+        "--top-k",
+        "5",
+        "--think-time",
+        "50ms",
+    ]
+    done = locust(*options, *asked, "--protocol", "grpc", "--results", "results", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     total = re.search(r"Aggregated\s+(\d+)\s+0\(0.00%\)", done.stdout + done.stderr)
     assert total is not None, done.stderr
@@ -36,6 +46,7 @@ def test_headless_locust_speaks_grpc(tmp_path: Path, grpc_url: str) -> None:
     assert found["requests"]["ok"] > 0
     assert found["metrics"]["output_tokens"]["p50"] == script.TOKENS
     assert found["metrics"]["ttft"]["p50"] >= 0.95e9 * script.FIRST_S
+    assert (found["config"]["top_k"], found["config"]["think_time"]) == (5, "50ms")
     assert (tmp_path / "results" / "report.html").is_file()
 
 
@@ -77,7 +88,9 @@ def test_the_web_ui_runs_our_users(tmp_path: Path, http_url: str) -> None:
         server = subprocess.Popen([*COMMAND, *options], cwd=tmp_path, stdout=sink, stderr=sink)
     try:
         _wait_until_open(port)
-        form = urllib.parse.urlencode({"user_count": 2, "spawn_rate": 2, "host": http_url}).encode()
+        own = {"top_p": "0.5", "output_tokens": str(script.TOKENS), "force_output_tokens": "true"}
+        load = {"user_count": 2, "spawn_rate": 2, "host": http_url}
+        form = urllib.parse.urlencode({**load, **own}).encode()
         with urllib.request.urlopen(f"{address}/swarm", data=form, timeout=10) as answer:
             assert json.load(answer)["success"] is True
         deadline = time.monotonic() + 15
@@ -88,6 +101,9 @@ def test_the_web_ui_runs_our_users(tmp_path: Path, http_url: str) -> None:
             with urllib.request.urlopen(f"{address}/stats/requests", timeout=10) as answer:
                 row = json.load(answer)["stats"][0]
         assert (row["method"], row["name"], row["num_failures"]) == ("SSE", "llm", 0)
+        with urllib.request.urlopen(f"{http_url}/asked", timeout=10) as answer:
+            body = json.load(answer)[-1]  # what the form said reached the model
+        assert (body["top_p"], body["min_tokens"], body["ignore_eos"]) == (0.5, script.TOKENS, True)
     finally:
         server.terminate()
         server.wait()

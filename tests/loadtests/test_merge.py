@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from loadtests.prompts import Prompt
+from loadtests.measurement import Measurement, measure
 from loadtests.record import Record, read_records
 from loadtests.workers.merge import WorkerShare, merge
 from loadtests.workers.messages import MAX_TEXT, first_batch
+from loadtests.workloads.prompt import Prompt
 
 MS = 1_000_000
 
@@ -68,12 +72,70 @@ def test_a_message_is_bounded_and_never_empty_while_lines_wait() -> None:
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_workers_together_send_the_prompts_of_one_process(workers: int) -> None:
     from loadtests.collector import Collector
-    from loadtests.session import Session, Workload
+    from loadtests.session import Session
+    from loadtests.workloads.workload import Workload
 
     prompts = [Prompt(index, text=str(index), messages=None) for index in range(5)]
-    workload = Workload("llm", prompts, 1, 0.0, 1.0)
+    workload = Workload("llm", prompts)
     sessions = [Session(workload, Collector(None), first=rank, step=workers) for rank in range(workers)]
-    taken = [turn.prompt.index for _ in range(10) for session in sessions if (turn := session.take())]
+    taken = [turn.request.prompt.index for _ in range(10) for session in sessions if (turn := session.take())]
     assert taken == [number % 5 for number in range(10 * workers)]
     sessions[0].close()
     assert sessions[0].take() is None
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_merged_metrics_are_those_of_one_process(workers: int, tmp_path: Path) -> None:
+    """The records of one run of a schedule, dealt out to workers whose clocks have nothing in common."""
+    random = Random(workers)
+    whole = [_random_record(place, random) for place in range(300)]
+    shares = [WorkerShare(f"w_{rank}", rank, tmp_path / str(rank)) for rank in range(workers)]
+    for share in shares:
+        shift = random.randrange(10**15)
+        own = [replace(one, chunk_ns=list(one.chunk_ns)) for one in whole[share.index :: workers]]
+        for one in own:
+            one.start_ns -= shift
+            one.end_ns -= shift
+            one.chunk_ns = [seen - shift for seen in one.chunk_ns]
+            assert one.intended_ns is not None
+            assert one.ready_ns is not None
+            one.intended_ns -= shift
+            one.ready_ns -= shift
+        own.sort(key=lambda one: one.end_ns)
+        lines = [one.to_line() for one in own]
+        # Its fastest message takes no time here; how far a real one is off is another test's matter.
+        batches = ((lines[:20], 3 * MS), (lines[20:40], 0), (lines[40:], 9 * MS))
+        for number, (batch, delay_ns) in enumerate(batches):
+            sent_ns = (10_000 + number) * MS
+            data = {"sent_ns": sent_ns - shift, "cpu_seconds": 1.0, "lines": batch}
+            share.take(data, arrived_ns=sent_ns + delay_ns)
+    merge(shares, tmp_path / "merged")
+    merged = list(read_records(tmp_path / "merged"))
+    assert {one.sequence for one in merged} == set(range(300))
+
+    def measured(records: Iterable[Record]) -> Measurement:
+        objectives = {"ttft": 200 * MS}
+        return measure(
+            records, warmup_ns=1000 * MS, end_ns=9000 * MS, user_counts=[], cooldown_ns=500 * MS,
+            objectives=objectives,
+        )  # fmt: skip
+
+    together, alone = measured(merged), measured(sorted(whole, key=lambda one: one.end_ns))
+    assert together.summaries == alone.summaries
+    assert all(together.summaries[tag] is not None for tag in ("ttft", "itl", "e2e", "lateness"))
+    assert together.totals == alone.totals
+    assert together.counts == alone.counts
+    assert [bucket.as_dict() for bucket in together.series] == [bucket.as_dict() for bucket in alone.series]
+
+
+def _random_record(place: int, random: Random) -> Record:
+    intended = 30 * MS * place
+    start = intended + random.randrange(5 * MS)
+    chunks = sorted(start + random.randrange(20 * MS, 400 * MS) for _ in range(random.randrange(1, 9)))
+    failed = random.random() < 0.1
+    return Record(
+        start_ns=start, end_ns=chunks[-1] + random.randrange(MS), user=random.randrange(9), prompt=place,
+        streamed=True, outcome="failed" if failed else "ok", failure="truncated" if failed else None,
+        chunk_ns=chunks, chunk_tokens=[1 + random.randrange(3) for _ in chunks], intended_ns=intended,
+        ready_ns=intended + random.randrange(2 * MS), sequence=place, prompt_tokens=random.randrange(1, 99),
+    )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -124,25 +123,36 @@ def test_an_api_that_cannot_be_tested_is_told_before_any_load(
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """URL of a scripted server with TLS, and the certificate that signs its own."""
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Files of a certificate that signs itself, and of its key."""
     folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    files = str(folder / "certificate.pem"), str(folder / "key.pem")
     subject = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
-    files = ("-keyout", str(key), "-out", str(certificate))
-    command = ["openssl", "req", "-x509", "-nodes", "-days", "2", *curve, *subject, *files]
-    subprocess.run(command, check=True, capture_output=True)
-    with scripted("scripted_http", str(certificate), str(key)) as port:
-        yield f"https://127.0.0.1:{port}", certificate
+    command = ["openssl", "req", "-x509", "-nodes", "-days", "2", *curve, *subject]
+    subprocess.run([*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
+    return files
 
 
-def test_tls_with_a_private_authority(tls: tuple[str, Path], tmp_path: Path) -> None:
-    url, certificate = tls
-    result = run(tmp_path, url=url, protocol="openai_chat", ca_file=certificate)
-    assert result.measurement.counts["ok"] == 6
-    with pytest.raises(EndpointError, match="certificate verify failed"):
-        run(tmp_path, url=url, protocol="openai_chat", output=tmp_path / "untrusted")
+@pytest.mark.parametrize(
+    ("protocol", "server", "scheme", "refusal"),
+    [
+        ("openai_chat", "scripted_http", "https", "certificate verify failed"),
+        ("grpc", "scripted_grpc", "grpcs", "no Triton answers there over gRPC"),
+    ],
+)
+def test_tls_with_a_private_authority(
+    protocol: str, server: str, scheme: str, refusal: str, certificate: tuple[str, str], tmp_path: Path
+) -> None:
+    with scripted(server, *certificate) as port:
+        url = f"{scheme}://127.0.0.1:{port}"
+        result = run(tmp_path, url=url, protocol=protocol, ca_file=Path(certificate[0]))
+        assert result.measurement.counts["ok"] == 6
+        with pytest.raises(EndpointError, match=refusal):
+            run(tmp_path, url=url, protocol=protocol, output=tmp_path / "untrusted")
+        # A client that forgets the s is refused as well, and not by a timeout.
+        with pytest.raises(EndpointError):
+            run(tmp_path, url=url.replace("s://", "://"), protocol=protocol, output=tmp_path / "plain")
 
 
 def test_several_targets_take_requests_in_turn(http_url: str, tmp_path: Path) -> None:

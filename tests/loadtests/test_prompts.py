@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from loadtests.errors import PromptFileError
-from loadtests.prompts import load_prompts, shuffled
+from loadtests.workloads.jsonl import read_jsonl
+from loadtests.workloads.settings import WorkloadSettings
+from loadtests.workloads.source import load_prompts
 
 
 def test_the_packaged_prompts_mix_lengths_and_languages() -> None:
-    prompts = load_prompts(None)
+    prompts = read_jsonl(None)
     lengths = sorted(len(prompt.value) for prompt in prompts)
     assert len(prompts) >= 40
     assert lengths[0] < 40
@@ -26,7 +28,7 @@ def test_the_three_kinds_of_lines(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     lines = [{"prompt": "a", "completion": "ignored"}, {"text": "b"}, {"messages": talk}]
     path.write_text("\n\n".join(json.dumps(line) for line in lines), encoding="utf-8")
-    first, second, third = load_prompts(path)
+    first, second, third = read_jsonl(path)
     assert (first.input_name, first.value, second.value) == ("text_input", "a", "b")
     assert third.input_name == "messages"
     assert json.loads(third.value) == talk
@@ -50,21 +52,21 @@ def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path, line: bytes, mes
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(b'{"prompt": "fine"}\n' + line + b"\n")
     with pytest.raises(PromptFileError) as raised:
-        load_prompts(path)
+        read_jsonl(path)
     assert str(raised.value).startswith(f"{path}:2: ")
     assert message in str(raised.value)
 
 
 def test_a_missing_and_an_empty_file(tmp_path: Path) -> None:
     with pytest.raises(PromptFileError, match="cannot be read"):
-        load_prompts(tmp_path / "none.jsonl")
+        read_jsonl(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(PromptFileError, match="there is no prompt"):
-        load_prompts(tmp_path / "empty.jsonl")
+        read_jsonl(tmp_path / "empty.jsonl")
 
 
 def test_the_order_depends_on_the_seed_alone() -> None:
-    prompts = load_prompts(None)
-    assert shuffled(prompts, 1) == shuffled(prompts, 1)
-    assert shuffled(prompts, 1) != shuffled(prompts, 2)
-    assert sorted(shuffled(prompts, 1), key=lambda prompt: prompt.index) == prompts
+    one, again, other = (load_prompts(WorkloadSettings(seed=seed)) for seed in (1, 1, 2))
+    assert one == again
+    assert one != other
+    assert sorted(one, key=lambda prompt: prompt.index) == read_jsonl(None)

@@ -15,11 +15,13 @@ from loadtests.metrics.distribution import Distribution
 from loadtests.process import LoadRun
 from loadtests.record import Record
 from loadtests.report.distribution import distribution_chart
-from loadtests.report.scale import ticks
+from loadtests.report.model_config import batching_text, pbtxt
+from loadtests.report.scale import log_ticks, ticks
+from loadtests.report.server_charts import first_token_parts
 from loadtests.report.timeline import Track, timeline_chart
 from loadtests.run import write_everything
+from tests.loadtests.sample_run import MODEL_CONFIG, MS, sample_results, write_run
 
-MS = 1_000_000
 EVIL = '<script>alert("1")</script> & co'
 
 
@@ -86,18 +88,76 @@ def test_the_numbers_of_the_run_are_on_the_page(tmp_path: Path) -> None:
         "2026-01-02 03:04:05 UTC",
     ):
         assert expected in text, expected
-    assert page.tags.count("svg") == 6
+    assert page.tags.count("svg") == 9  # four latencies, two of them over time, tokens, requests, concurrency
 
 
-def test_the_page_needs_nothing_else_and_runs_nothing(tmp_path: Path) -> None:
+def test_the_page_needs_nothing_else_and_runs_nothing_of_the_server(tmp_path: Path) -> None:
     source = write_report(tmp_path, failures=4)
     page = Collected(source)
     assert page.references == []
-    assert "script" not in page.tags  # what the server said stays text
+    assert page.tags.count("script") == 1  # the page's own; what the server said stays text
+    assert "alert(" not in source.rpartition("<script>")[2]
     assert EVIL in page.text
     assert "@import" not in source
     assert "url(" not in source
-    assert "prefers-color-scheme: dark" in source
+    assert "fetch(" not in source
+    assert "color-scheme: light dark" in source
+    assert len(source) < 150_000
+
+
+def test_every_chart_is_told_in_words_too(tmp_path: Path) -> None:
+    source = write_report(tmp_path, failures=4)
+    drawings = re.findall(r"<svg.*?</svg>", source, re.DOTALL)
+    for drawing in drawings:
+        root = ElementTree.fromstring(drawing)
+        title, words = root[0], root[1]
+        assert title.tag.endswith("}title")
+        assert words.tag.endswith("}desc")
+        assert title.text == root.attrib["aria-label"]
+        assert re.search(r"\d", words.text or ""), title.text
+
+
+def test_the_parts_of_the_first_token_add_up(tmp_path: Path) -> None:
+    results = sample_results(write_run(tmp_path / "run", seed=1))
+    parts = dict(first_token_parts(results))
+    # As the sample server publishes them: 21 ms, 30 ms, and 100 ms of which 30 were the wait for a slot.
+    assert parts["Triton's queue"] == pytest.approx(21 * MS, rel=0.01)
+    assert parts["wait for a slot of the engine"] == pytest.approx(30 * MS, rel=0.01)
+    assert parts["prompt and first token computed"] == pytest.approx(70 * MS, rel=0.01)
+    assert sum(parts.values()) == pytest.approx(results["metrics"]["ttft"]["mean"])
+    results["metrics"]["ttft"]["mean"] = 100 * MS  # shorter than its parts: of other requests too
+    assert first_token_parts(results) == []
+    results["server_metrics"]["window"]["queue_ns_per_request"] = None
+    assert first_token_parts(results) == []
+
+
+def test_the_model_config_reads_as_triton_writes_it() -> None:
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    text = pbtxt(MODEL_CONFIG)
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert config.dynamic_batching.default_queue_policy.max_queue_size == 64
+    assert config.input[0].data_type == model_config_pb2.TYPE_STRING
+    assert batching_text(MODEL_CONFIG) == "dynamic, at most 8 requests, delay 0.5 ms, queue of 64"
+
+
+def test_a_wide_distribution_has_a_logarithmic_axis() -> None:
+    narrow = distribution_chart(Distribution.of(range(90 * MS, 110 * MS, MS)), "x")
+    wide = distribution_chart(Distribution.of([20 * MS] * 90 + [4000 * MS] * 10), "x")
+    assert "logarithmic" not in narrow
+    assert "logarithmic" in wide
+    assert ">100 ms<" in wide
+
+
+def test_a_baseline_and_a_limit_are_in_the_chart() -> None:
+    found, before = (Distribution.of(range(first * MS, (first + 40) * MS, MS)) for first in (80, 60))
+    limits = [("p95", 110 * MS, False), ("p99", 10_000 * MS, True)]
+    chart = distribution_chart(found, "x", baseline=before, limits=limits)
+    assert 'class="stroke base"' in chart
+    assert "p95 limit 110 ms" in chart
+    assert "p99 limit" not in chart  # far beyond the axis
+    assert "baseline: median 79.0 ms" in chart
 
 
 def test_a_clean_run_shows_no_failures(tmp_path: Path) -> None:
@@ -135,3 +195,16 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
     found = ticks(low, high)
     assert 1 <= len(found) <= 11
     assert low - 1e-6 <= found[0] <= found[-1] <= high + 1e-6
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e3, 5e3), (1e6, 4e9), (2e7, 3e7), (1e3, 8e13)])
+def test_logarithmic_ticks_are_few_and_inside(low: float, high: float) -> None:
+    found = log_ticks(low, high)
+    assert 1 <= len(found) <= 7
+    assert low <= found[0] <= found[-1] <= high
+
+
+def test_a_gap_in_a_line_stays_a_gap() -> None:
+    chart = timeline_chart([0.5, 1.5, 2.5, 3.5], [Track("a", [1.0, 2.0, None, 4.0], "one")], "x")
+    assert chart.count('class="stroke one"') == 2
+    assert "2.5 s: nothing" in chart

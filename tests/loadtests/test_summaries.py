@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
+from loadtests.report.markdown import markdown_summary
+from tests.loadtests.sample_run import sample_results, write_run
 from tests.loadtests.test_report import EVIL, write_report
 
 
@@ -43,6 +45,17 @@ def test_the_summary_has_verdict_figures_limits_and_failures(tmp_path: Path) -> 
     assert "&lt;script>" in summary
     rows = [line for line in summary.splitlines() if line.startswith("| 5xx")]
     assert [row.count(" | ") for row in rows] == [2]
+
+
+def test_the_summary_has_the_servers_side(tmp_path: Path) -> None:
+    summary = markdown_summary(sample_results(write_run(tmp_path / "run", seed=1)))
+    for expected in (
+        "| Requests decoded together | mean 3.50 |",
+        "| Requests per batch of Triton | 1.50 |",
+        "| Wait in Triton's queue | 21.0 ms |",
+    ):
+        assert expected in summary
+    assert "GPU" not in summary  # this server publishes none
 
 
 def test_a_run_without_an_answer_says_so(tmp_path: Path) -> None:

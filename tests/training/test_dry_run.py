@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from checkpoints.loading import load_model
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
 from training.activation_estimate import activation_bytes
 from training.dry_run import dry_run, render
+from training.fused.apply import fused_layers
 from training.machine_memory import Memory, find_memory
 from training.memory_estimate import MemoryEstimate, estimate_memory
 from training.methods.bottleneck.config import BottleneckSettings
@@ -60,6 +62,7 @@ def kept_bytes(config: Any, model: Any) -> int:
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocasts(config)),
+        fused_layers(model) if config.fused else nullcontext(),
     ):
         model(input_ids=ids, labels=ids, use_cache=False)
     copies: set[tuple[int, ...]] = set()  # of weights, by autocast: the estimate counts them as weights
@@ -81,8 +84,14 @@ def kept_bytes(config: Any, model: Any) -> int:
         {"method": "bottleneck", "bottleneck": BottleneckSettings(size=16)},
         {"method": "full"},
         {"method": "full", "gradient_checkpointing": True},
+        {"method": "lora", "fused": False},
+        {"method": "lora", "lora": LoraSettings(rank=8, dropout=0.1), "fused": False},
+        {"method": "full", "fused": False},
     ],
-    ids=["lora", "lora-qv", "lora-dropout", "bottleneck", "full", "full-checkpointing"],
+    ids=[
+        *("lora", "lora-qv", "lora-dropout", "bottleneck", "full", "full-checkpointing"),
+        *("lora-unfused", "lora-dropout-unfused", "full-unfused"),
+    ],
 )
 def test_activations_are_what_autograd_keeps(settings: dict[str, Any], dtype: str) -> None:
     config = config_of(**settings, dtype=dtype)

@@ -13,6 +13,7 @@ import training.chunked_loss as chunked_loss_module
 from tests.training.rows import tiny_config
 from training.activation_estimate import activation_bytes
 from training.chunked_loss import chunked_loss
+from training.fused.apply import fused_layers
 from training.loss_estimate import loss_bytes
 from training.methods.lora.config import LoraSettings
 from training.methods.registry import load_method
@@ -60,7 +61,8 @@ def test_it_is_what_a_pass_allocates(method: str, dtype: str, monkeypatch: pytes
     adapted = load_method(method)(model, getattr(config, method)).train()
     ids = torch.randint(0, VOCABULARY, (ROWS, LENGTH))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
-    with chunked_loss(adapted, {name: value[:1, :16] for name, value in batch.items()}) as done:
+    example = {name: value[:1, :16] for name, value in batch.items()}
+    with chunked_loss(adapted, example) as done, fused_layers(adapted):
         assert done
         measured = peak_bytes(adapted, batch, autocasts(config))
 
@@ -85,8 +87,8 @@ def test_only_where_the_loss_is_in_chunks() -> None:
         plain, whole = llama(vocab_size=256_000), AutoModelForCausalLM.from_config(capped)
     plain.requires_grad_(False)
     assert loss_bytes(config, whole, 8192) == 12 * 256_000 * 8192
-    # 65 positions at a time, and the head's input and its gradient
-    assert loss_bytes(config, plain, 8192) == 65 * 256_000 * 10 + 2 * 8192 * HIDDEN * 2
+    # 32 positions at a time, and the head's input and its gradient
+    assert loss_bytes(config, plain, 8192) == 32 * 256_000 * 6 + 2 * 8192 * HIDDEN * 2
     with torch.device("meta"):
         adapted = load_method("lora")(plain, LoraSettings(rank=4, target_modules=["q_proj", "lm_head"]))
     assert loss_bytes(config, adapted, 8192) == 12 * 256_000 * 8192

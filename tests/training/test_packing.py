@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -15,7 +17,15 @@ from tests.tiny_mixtures import build_tiny_mixture
 from tests.tiny_models import build_tiny_llama
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
 from training.data.encoding import IGNORED, Encoded
-from training.data.packing import BatchCollator, Pack, PackingCollator, check_packing, pack_lengths
+from training.data.packing import (
+    BatchCollator,
+    Pack,
+    PackingCollator,
+    check_packing,
+    pack_lengths,
+    pack_rows,
+)
+from training.data.sampling import RowSampler
 from training.metrics import read_metrics
 from training.run import train
 
@@ -110,3 +120,14 @@ def test_a_packed_run_learns_the_same_rows_in_fewer_steps(tiny_llama_dir: Path, 
         runs[packing] = read_metrics(tmp_path / f"run-{packing}" / "metrics.jsonl")
     assert len(runs[True]) < len(runs[False])
     assert runs[True][-1]["eval_loss"] < 0.8 * runs[True][0]["loss"]
+
+
+def test_balanced_rows_are_drawn_first_and_then_packed() -> None:
+    labels = np.array([0] * 9 + [1] * 3, dtype=np.int32)
+    lengths = np.arange(1, 13, dtype=np.int64)
+    packs = pack_rows(lengths, 20, RowSampler(12, 0, labels=labels, alpha=0.0))
+    drawn = [row for pack in packs for row in pack]
+    assert sorted(drawn) == sorted(RowSampler(12, 0, labels=labels, alpha=0.0))
+    assert Counter(labels[drawn].tolist()) == {0: 6, 1: 6}
+    assert all(lengths[pack].sum() <= 20 for pack in packs)
+    assert pack_rows(lengths, 20) == pack_lengths(lengths.tolist(), 20)

@@ -24,7 +24,11 @@ from trimaran.command_table import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = Path(__file__).parent / "model_configs"
-RECIPES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "recipes").rglob("*.yaml"))
+RECIPES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "recipes").rglob("*.yaml")
+    if path.parent.name != "accelerate"  # how to launch, not what to train
+)
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 _GIB = 1024**3
 

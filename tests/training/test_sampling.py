@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from checkpoints.errors import ConfigError, DataError
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
-from training.data.config import DataConfig, SamplingSettings
+from training.data.config import SamplingSettings
 from training.data.formats import iterate_rows
 from training.data.sampling import RowSampler, label_shares
 from training.metrics import read_metrics
@@ -98,10 +98,7 @@ def test_labels_are_read_from_the_rows(tmp_path: Path) -> None:
         next(found)
 
 
-def test_what_clashes_or_is_out_of_range_is_named() -> None:
-    by_topic = SamplingSettings(by="topic")
-    with pytest.raises(ConfigError, match=r"data.packing = true and data.sampling.by = topic clash"):
-        DataConfig(train=Path("a"), packing=True, sampling=by_topic)
+def test_what_is_out_of_range_is_named() -> None:
     with pytest.raises(ConfigError, match=r"data.sampling.alpha = 1.5"):
         SamplingSettings(alpha=1.5)
 

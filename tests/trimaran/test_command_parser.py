@@ -12,11 +12,14 @@ import pytest
 from checkpoints.errors import ConfigError
 from trimaran import command_table
 from trimaran.cli import main
+from trimaran.command_fields import walk_fields
 from trimaran.command_parser import parse_command
 from trimaran.command_table import COMMANDS, Command, find_command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RECIPES = sorted((REPOSITORY / "recipes").rglob("*.yaml"))
+RECIPES = sorted(
+    path for path in (REPOSITORY / "recipes").rglob("*.yaml") if path.parent.name != "accelerate"
+)
 
 
 @dataclass
@@ -278,3 +281,43 @@ def test_one_name_is_a_list_of_one_where_only_lists_are_accepted() -> None:
     assert config.models == ["llm"]
     config, _ = parse_command(COMMANDS["serve"], ["models", "--models", "llm,llm_infer"])
     assert config.models == ["llm", "llm_infer"]
+
+
+@dataclass
+class Rigging:
+    """What carries sails.
+
+    More about it.
+    """
+
+    masts: int = 2
+    """Masts."""
+    flag: str = "none"
+    """Flag."""
+
+
+@dataclass
+class Ship(Rigging):
+    """Launch a ship."""
+
+    name: str = "Hina"
+    """What it is called."""
+    flag: str = "blue"
+    """Flag of a ship."""
+
+
+def test_what_a_config_inherits_comes_last_under_the_name_of_its_class(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ship = Command("ship", "launch", f"{__name__}:Ship", "sea", ("trimaran ship",))
+    fields = [(one.name, one.section, one.text) for one in walk_fields(Ship)]
+    assert fields == [
+        ("flag", "", "Flag of a ship."), ("name", "", "What it is called."),
+        ("masts", "What carries sails", "Masts."),
+    ]  # fmt: skip
+    config, _ = parse_command(ship, ["--masts", "3", "--name", "Moana"])
+    assert config == Ship(masts=3, name="Moana")
+    with pytest.raises(SystemExit):
+        parse_command(ship, ["--help"])
+    shown = capsys.readouterr().out
+    assert shown.index("--name") < shown.index("What carries sails:") < shown.index("--masts")

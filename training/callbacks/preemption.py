@@ -12,6 +12,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.ranks import any_rank
+
 __all__ = ["EXIT_CODE", "Preemption"]
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,8 @@ class Preemption(TrainerCallback):
     """After SIGTERM the step that runs is finished, its state saved, and training ends.
 
     Between steps and not within one: gradients that are half accumulated could not be saved. So a step must
-    be shorter than the grace period; a save that is cut off all the same is removed at the next start.
+    be shorter than the grace period; a save that is cut off all the same is removed at the next start. Of
+    several ranks one need be told: after each step they ask each other.
     """
 
     def __init__(self) -> None:
@@ -48,7 +51,8 @@ class Preemption(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Save and stop, if it was asked for."""
-        if self._asked.is_set() and state.global_step < state.max_steps:
+        asked = any_rank(self._asked.is_set(), args.device)
+        if asked and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True
             self.saved_step = state.global_step

@@ -68,11 +68,6 @@ class DataConfig:
             )
         if self.max_length is not None and self.max_length < 2:
             raise ConfigError(f"data.max_length = {self.max_length}: must be 2 or more")
-        if self.packing and self.sampling.by is not None:
-            raise ConfigError(
-                f"data.packing = true and data.sampling.by = {self.sampling.by} clash: a packed sequence has "
-                "rows of several labels; leave one of them out"
-            )
 
     @property
     def train_files(self) -> list[Path]:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -21,8 +23,17 @@ from checkpoints.errors import ConfigError
 from training.data.collator import PaddingCollator
 from training.data.dataset import EncodedDataset
 from training.data.encoding import IGNORED, Encoded
+from training.data.sampling import RowSampler
 
-__all__ = ["BatchCollator", "Pack", "PackedDataset", "PackingCollator", "check_packing", "pack_lengths"]
+__all__ = [
+    "BatchCollator",
+    "Pack",
+    "PackedDataset",
+    "PackingCollator",
+    "check_packing",
+    "pack_lengths",
+    "pack_rows",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +57,15 @@ class PackedDataset(Dataset[Pack]):
 
     def __init__(self, rows: EncodedDataset, packs: list[list[int]]) -> None:
         """Make of each list of indices into ``rows`` a pack."""
-        self._rows = rows
+        self.rows = rows
+        """The rows that packs are made of."""
         self.packs = packs
 
     def __len__(self) -> int:
         return len(self.packs)
 
     def __getitem__(self, index: int) -> Pack:
-        return Pack([self._rows[row] for row in self.packs[index]])
+        return Pack([self.rows[row] for row in self.packs[index]])
 
 
 def pack_lengths(lengths: Sequence[int], length: int) -> list[list[int]]:
@@ -88,6 +100,28 @@ def pack_lengths(lengths: Sequence[int], length: int) -> list[list[int]]:
             bisect.insort(rooms, left)
         heapq.heappush(with_room[left], pack)
     return packs
+
+
+def pack_rows(
+    lengths: npt.NDArray[np.int64], length: int, sampler: RowSampler | None = None
+) -> list[list[int]]:
+    """Pack rows, or the draws of an epoch of rows that are balanced by label.
+
+    Balanced, a pack may hold a row twice, and every epoch trains the same draws, in another order: packs are
+    made once.
+
+    Args:
+        lengths: tokens of each row, int64 ``[rows]``, none more than ``length``.
+        length: tokens of a pack.
+        sampler: draws the rows; None takes each once.
+
+    Returns:
+        The indices of the rows of each pack.
+    """
+    if sampler is None:
+        return pack_lengths(lengths.tolist(), length)
+    drawn = list(sampler)
+    return [[drawn[index] for index in pack] for pack in pack_lengths(lengths[drawn].tolist(), length)]
 
 
 @dataclass(frozen=True)

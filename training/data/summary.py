@@ -46,8 +46,10 @@ def summarize(
         "sampling": None,
     }
     if packed is not None:
+        # What an epoch draws: where rows are balanced, some more than once.
+        lengths = data.train.lengths[np.sort(np.concatenate(packed.packs))]
         figures["packing"] = packing_figures(
-            data.train.lengths, packs=len(packed), length=max_length, batch_size=batch_size, seed=seed
+            lengths, packs=len(packed), length=max_length, batch_size=batch_size, seed=seed
         )
     if config.sampling.by is not None:
         counts = Counter(data.train.labels.tolist())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from training.moe.recorder import Decision
+from training.ranks import rank_count, sum_of_ranks
 
 __all__ = ["ExpertStatistics"]
 
@@ -24,7 +25,7 @@ class _Sum:
 
 
 class ExpertStatistics:
-    """Sums up decisions until ``take``; of several processes each counts its own."""
+    """Sums up decisions until ``take``, which adds up those of all ranks."""
 
     def __init__(self) -> None:
         self._layers: dict[str, _Sum] = {}
@@ -51,12 +52,18 @@ class ExpertStatistics:
     def take(self) -> tuple[dict[str, dict[str, Any]], float | None]:
         """Return what was counted since the last time, by layer, and the mean load-balance loss, if any.
 
+        Every rank must ask; all get the same.
+
         A layer has ``load``: each expert's share of the assignments times the number of experts (1 is even);
         ``entropy`` of these shares over its highest value (1 is even, 0 is one expert only); and ``dropped``:
         the share of assignments beyond the capacity.
         """
+        for total in self._layers.values():
+            total.counts, total.dropped = sum_of_ranks(total.counts), sum_of_ranks(total.dropped)
         layers = {name: _layer(total) for name, total in self._layers.items()}
-        balance = float(torch.stack(self._balance).mean()) if self._balance else None
+        balance = None
+        if self._balance:
+            balance = float(sum_of_ranks(torch.stack(self._balance).mean())) / rank_count()
         self._layers, self._balance = {}, []
         return layers, balance
 

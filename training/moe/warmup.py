@@ -38,6 +38,12 @@ class RouterWarmup(TrainerCallback):
         for parameter in self._parameters:
             parameter.register_hook(self._gradient)
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """See where a resumed run stands: one with no step left has its gradients asked for afterwards."""
+        self.released = state.global_step >= warmup_steps(self._share, state.max_steps)
+
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

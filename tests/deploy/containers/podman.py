@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,14 +34,16 @@ class Podman:
 
     Attributes:
         folder: of its settings and storage.
+        state: folder of what runs; podman refuses one whose path is longer than 50 characters.
     """
 
     folder: Path
+    state: Path
 
     def command(self, *arguments: str) -> list[str]:
         """Return the whole command."""
-        storage = (f"--root={self.folder / 'storage'}", f"--runroot={self.folder / 'run'}")
-        return ["podman", *storage, f"--tmpdir={self.folder / 'tmp'}", *arguments]
+        storage = (f"--root={self.folder / 'storage'}", f"--runroot={self.state / 'run'}")
+        return ["podman", *storage, f"--tmpdir={self.state / 'tmp'}", *arguments]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -94,11 +97,14 @@ def running_podman(folder: Path) -> Iterator[Podman]:
     if os.geteuid() != 0:
         raise PodmanMissing("the test hands a volume over to the container's user, which needs root")
     (folder / "containers.conf").write_text(_CONTAINERS_CONF)
-    podman = Podman(folder)
-    said = podman.run("info", check=False)
-    if "graphRoot" not in said:
-        raise PodmanMissing(f"podman does not work here: {said.strip().splitlines()[-1:]}")
+    # Not under ``folder``, nor under TMPDIR: a machine of CI may have long paths for both.
+    state = Path(tempfile.mkdtemp(prefix="podman-", dir="/tmp"))
+    podman = Podman(folder, state)
     try:
+        said = podman.run("info", check=False)
+        if "graphRoot" not in said:
+            raise PodmanMissing(f"podman does not work here: {said.strip().splitlines()[-1:]}")
         yield podman
     finally:
         podman.run("system", "reset", "--force", check=False)
+        shutil.rmtree(state, ignore_errors=True)
