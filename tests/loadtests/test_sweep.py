@@ -36,6 +36,7 @@ LIMIT = "170ms"
 
 def settings(url: str, output: Path, **options: Any) -> SweepConfig:
     values = {
+        "start": 1 if options.get("over") else 20,
         "url": url, "model": "narrow", "max_ttft_p95": LIMIT, "warmup": "0s", "point_duration": "1s",
         "max_lateness_p99": "5s", "stop_timeout": "1s", "output": output, **options,
     }  # fmt: skip
@@ -145,14 +146,15 @@ def test_the_rate_is_found_within_one_step_of_the_bisection(http_url: str, tmp_p
 def test_a_generator_that_is_too_late_ends_the_growth_and_gives_no_verdict(
     http_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Two users cannot send 15 requests of 180 ms per second.
+    # Eight users cannot send 58 requests of 180 ms per second.
     config = settings(
-        http_url, tmp_path / "out", model="llm", max_ttft_p95="5s", arrivals="constant", users=2, start=8,
-        factor=1.9, precision=0.999, max_lateness_p99="50ms", min_rate=30,
+        http_url, tmp_path / "out", model="llm", max_ttft_p95="5s", arrivals="constant", users=8, start=30,
+        factor=1.95, precision=0.999, max_lateness_p99="50ms", min_rate=40, point_duration="600ms",
+        max_points=2,
     )  # fmt: skip
     assert loadtest_sweep(config) == 4
     said = capsys.readouterr().out
-    assert "15.2 requests/s: invalid" in said
+    assert "58.5 requests/s: invalid" in said
     assert "verdict: invalid" in said
     assert "the load generator was too late" in said
 
@@ -204,8 +206,10 @@ def test_an_interrupt_keeps_the_finished_points(http_url: str, tmp_path: Path) -
         ({"factor": 1.0}, "factor: 1.0 is not between"),
         ({"precision": 0.0}, "precision: 0.0 is not between"),
         ({"start": 0}, "start: 0 must be above 0"),
-        ({"highest": 0.5}, "highest: 0.5 is below start: 1"),
+        ({"highest": 0.5}, "highest: 0.5 is below start: 20"),
         ({"loads": []}, "one load or more"),
+        ({"start": 9}, "9 requests/s are 9 requests"),
+        ({"loads": [20, 3]}, "3 requests/s are 3 requests"),
         ({"warmup": "1s"}, "point_duration: 1s leaves nothing to measure"),
         ({"protocol": "smtp"}, "protocol: 'smtp' is unknown"),
         ({"max_points": 0}, "max_points: 0 is too small"),
