@@ -4,8 +4,8 @@ SmolLM2-135M-Instruct learns task A, worked answers of GSM8K, and its run saves 
 (``ewc.save``). From that adapter it learns task B, solutions of HumanEval: as it is, with EWC at several
 weights, and, as a control that needs no EWC, at a lower learning rate. Losses are of held-out rows of both.
 
-  python -m benchmarks.forgetting                    # about 7 minutes on two cores
-  python -m benchmarks.forgetting --weights 10,100 --steps 12
+  python -m benchmarks.forgetting                    # about 7 minutes on two idle cores
+  python -m benchmarks.forgetting --weights 1000,10000 --steps 12
 
 Results go to benchmarks/results/forgetting.{json,md}. The last line printed is one JSON object of nats per
 token: "forgotten/RUN" is what B added to A's loss, "learned/RUN" what it took off its own.

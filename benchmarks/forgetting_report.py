@@ -34,7 +34,9 @@ def render_forgetting(results: Mapping[str, Any]) -> str:
     lines += [
         _row("after B, no EWC, a quarter of the learning rate", runs["slower"], after_a),
         "",
-        "Forgotten is what B added to the loss on A, learned what it took off its own.",
+        "Forgotten is what B added to the loss on A, learned what it took off its own. The weight is that of "
+        "`ewc.weight`; the importances are of all rows that A was trained on. Rows are few, so differences "
+        "of some thousandths mean nothing.",
         "",
     ]
     return "\n".join(lines)

@@ -45,8 +45,8 @@ def page(results: dict[str, Any]) -> str:
     ]
     for name in names:
         if all(not facts["scenarios"].get(name, {}).get("open_loop") for facts in summary.values()):
-            cells = [_worst(summary[tool]["scenarios"].get(name)) for tool in tools]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            worst = [_worst(summary[tool]["scenarios"].get(name)) for tool in tools]
+            lines.append(f"| {name} | {' | '.join(worst)} |")
     cpu = [_number(summary[tool]["cpu_ms_per_1k_tokens"]) for tool in tools]
     start = [_number(summary[tool]["start_cpu_seconds"]) for tool in tools]
     lines += [
@@ -55,7 +55,7 @@ def page(results: dict[str, Any]) -> str:
         "",
     ]
     for name in names:
-        cells = [summary[tool]["scenarios"].get(name) for tool in tools]
+        cells: list[dict[str, Any] | None] = [summary[tool]["scenarios"].get(name) for tool in tools]
         if any(cell and cell["open_loop"] for cell in cells):
             said = [
                 f"{tool} {cell['ttft_p99']:.0f}" if cell and cell["ttft_p99"] is not None else f"{tool} -"

@@ -200,14 +200,6 @@ class TrainConfig:
                 f"moe.router = {self.moe.router} and method = bottleneck clash: it leaves the base as it is; "
                 "train routers with method = lora or full"
             )
-        shared = ("load_balance_coefficient", "expert_capacity_factor")
-        if self.retry_out_of_memory and (
-            named := next((name for name in shared if getattr(self.moe, name) is not None), None)
-        ):
-            raise ConfigError(
-                f"retry_out_of_memory = true and moe.{named} clash: what experts get is counted over the "
-                "rows of a pass, which would become fewer; lower batch_size and raise gradient_accumulation"
-            )
         if self.method == "full" and self.full.weights == "bf16" and self.dtype == "fp32":
             raise ConfigError("full.weights = bf16 and dtype = fp32 clash: weights in bf16 compute in bf16")
         if self.double_quantization and self.base_quantization is None:

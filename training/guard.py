@@ -77,9 +77,9 @@ class StepGuard:
         parts = [ids for batch in batches for ids in batch_rows(batch)]
         names = []
         for ids in parts[:_SHOWN]:
-            number = find_row(self._rows, ids)
+            where = find_row(self._rows, ids)
             text = self._decode(ids[:_BEGINNING])
-            names.append(f"{'row' if number is None else f'row {number + 1}'} {text!r}")
+            names.append(f"{where or 'padding'} {text!r}")
         more = f", and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
         return ", ".join(names) + more
 
@@ -107,9 +107,9 @@ def batch_rows(batch: dict[str, Tensor]) -> list[list[int]]:
     return found
 
 
-def find_row(rows: EncodedDataset, ids: Sequence[int]) -> int | None:
-    """Return the place of a row in the data, from 0, in the order in which it is read; None for padding."""
+def find_row(rows: EncodedDataset, ids: Sequence[int]) -> str | None:
+    """Return ``PATH:N`` of the first row with these tokens, N its line or row there; None for padding."""
     for index in np.flatnonzero(rows.lengths == len(ids)):
         if rows[int(index)].input_ids == list(ids):
-            return rows.place(int(index))
+            return rows.where(int(index))
     return None

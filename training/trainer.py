@@ -14,6 +14,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from checkpoints.errors import ConfigError
 from training.callbacks.epoch_order import EpochOrder
 from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
@@ -114,6 +115,12 @@ def build_trainer(
     )
     trainer.row_sampler = sampler if ranks == 1 else FilledSampler(sampler, ranks * config.batch_size)
     trainer.guard = StepGuard(train, decode)
+    if config.retry_out_of_memory and moe is not None:
+        raise ConfigError(
+            "retry_out_of_memory = true, but the model is a mixture of experts: balance, capacity and "
+            "statistics are of the rows of a pass, which would become fewer; lower batch_size and raise "
+            "gradient_accumulation"
+        )
     trainer.halved = HalvedBatches() if config.retry_out_of_memory else None
     trainer.penalty = penalty
     trainer.remove_callback(PrinterCallback)

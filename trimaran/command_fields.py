@@ -104,16 +104,6 @@ def walk_fields(config_class: type, prefix: str = "", section: str = "") -> Iter
         yield CommandField(name, hint, default, required, text, group, field.name in positional)
 
 
-def _docstrings(config_class: type) -> dict[str, str]:
-    """Return the docstring of every field, also of the classes that are extended."""
-    found: dict[str, str] = {}
-    for one in reversed(config_class.__mro__):
-        if dataclasses.is_dataclass(one):
-            documented = docstring_parser.parse_from_object(one).params
-            found |= {row.arg_name: row.description for row in documented if row.description}
-    return found
-
-
 def _heading(config_class: type, name: str) -> str:
     """Return the first line of the docstring of the class that an inherited field comes from."""
     for one in config_class.__mro__:

@@ -88,13 +88,18 @@ class SweepConfig(LoadTestConfig):
         """The load that the endpoint must take, if any."""
         return self.min_rate if self.over == "rate" else self.min_concurrency
 
+    @property
+    def measured_s(self) -> float:
+        """Seconds of a point that are measured."""
+        point_ns = parse_duration(self.point_duration, "point_duration")
+        return (point_ns - self.warmup_ns - self.cooldown_ns) / 1e9
+
     def search(self) -> Search:
         """Return the search that these settings describe."""
-        measured_s = (self.duration_ns - self.warmup_ns - self.cooldown_ns) / 1e9
         return Search(
             start=self.start,
             factor=self.factor,
-            lowest=1.0 if self.over == "concurrency" else _FEWEST_REQUESTS / measured_s,
+            lowest=1.0 if self.over == "concurrency" else _FEWEST_REQUESTS / self.measured_s,
             highest=self.highest,
             precision=self.precision,
             min_gain=self.min_gain,
@@ -140,7 +145,7 @@ class SweepConfig(LoadTestConfig):
             raise ConfigError(f"highest: {self.highest:g} is below start: {self.start:g}")
         if self.loads is not None and (not self.loads or not all(0 < load < 1e9 for load in self.loads)):
             raise ConfigError(f"loads: {self.loads} must be one load or more, each above 0")
-        if self.warmup_ns + self.cooldown_ns >= parse_duration(self.point_duration, "point_duration"):
+        if self.measured_s <= 0:
             raise ConfigError(
                 f"point_duration: {self.point_duration} leaves nothing to measure beside "
                 f"warmup: {self.warmup} and cooldown: {self.cooldown}"
@@ -168,6 +173,13 @@ class SweepConfig(LoadTestConfig):
             raise ConfigError(
                 f"arrivals: {self.arrivals} has no rate that could grow; choose {', '.join(GAPS)}, "
                 "or --over concurrency"
+            )
+        lowest = min(self.loads or [self.start])
+        if lowest * self.measured_s < _FEWEST_REQUESTS:
+            raise ConfigError(
+                f"{'loads' if self.loads else 'start'}: {lowest:g} requests/s are "
+                f"{lowest * self.measured_s:.3g} requests in a point, which says nothing; the least is "
+                f"{_FEWEST_REQUESTS}: raise it, or point_duration: {self.point_duration}"
             )
         if self.loads is None and not self.latency_limits() and self.min_goodput is None:
             # Above its capacity an open loop only makes answers later and later, which breaks nothing else.

@@ -20,9 +20,7 @@ __all__ = ["EXTRA_STYLE", "render_sweep", "report_style"]
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 EXTRA_STYLE = """
-.dot.bad { fill: var(--bad); } .dot.dim { fill: var(--faint); opacity: 0.55; }
-.answer .tiles { grid-template-columns: repeat(4, 1fr); }
-@media (max-width: 900px) { .answer .tiles { grid-template-columns: 1fr 1fr; } }
+.dot.dim { fill: var(--faint); opacity: 0.55; }
 """
 """Beside the report's own style: what a curve needs."""
 
@@ -39,6 +37,7 @@ def render_sweep(result: SweepResult) -> str:
         style=report_style(),
         result=result,
         config=result.config,
+        answer=_answer(result),
         tiles=_tiles(result),
         charts=_charts(result),
         columns=COLUMNS,
@@ -52,6 +51,14 @@ def render_sweep(result: SweepResult) -> str:
 def _template() -> Template:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+
+
+def _answer(result: SweepResult) -> str:
+    """Return the sentence beside a verdict that passed."""
+    over, found = result.config.over, result.found
+    return (
+        "" if found is None else f"the highest {over} is {load_name(over, found.load)}: {result.ended_text}"
+    )
 
 
 def _tiles(result: SweepResult) -> list[tuple[str, str, str]]:

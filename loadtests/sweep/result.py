@@ -91,7 +91,8 @@ class SweepResult:
         """``invalid`` where a better load generator could have made another verdict."""
         if not self.reasons:
             return "passed"
-        return "invalid" if self.conclusion.ended_by == "generator" else "failed"
+        first_bad = next((one for one in self.curve if one.load == self.conclusion.first_bad), None)
+        return "invalid" if first_bad is not None and first_bad.outcome == "invalid" else "failed"
 
     @property
     def ended_text(self) -> str:

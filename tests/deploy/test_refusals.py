@@ -49,7 +49,6 @@ MIXED = "autoscaling.mode=cpu,autoscaling.cpu.utilization=70"
         ("httpRoute.canary.weight=5", "1.35", ["canary.serviceName"]),
         # Jobs
         ("loadtest.distributed.locustfile=/a.py", "1.35", ["distributed.workers is 0", "trimaran loadtest"]),
-        ("training.nodes=2", "1.35", ["one process", "training.distributed"]),
         # The schema
         ("server.drainSecond=5", "1.35", ["additional properties 'drainSecond' not allowed"]),
         ("", "1.27", ["kubeVersion", "1.28"]),
@@ -76,7 +75,7 @@ def test_refused(helm: Helm, settings: str, kubernetes: str, parts: list[str]) -
         ("model.source=image,model.image.reference=a:1", "v1.36.2-gke.100"),
         ("model.pvc.accessMode=ReadWriteOnce,strategy=Recreate", "1.35"),
         ("model.source=copy,model.copy.fromClaim=a,model.pvc.accessMode=ReadWriteOnce", "1.35"),
-        ("training.nodes=2,training.distributed=true", "1.35"),
+        ("training.nodes=2", "1.35"),
         ("loadtest.enabled=true,loadtest.distributed.workers=2", "1.35"),
     ],
 )

@@ -66,7 +66,6 @@ CHANGES: dict[str, Any] = {
     "serviceAccount.create": False,
     "topologySpread.node": "DoNotSchedule",
     "topologySpread.zone": "DoNotSchedule",
-    "training.distributed": {"training": {"distributed": False, "nodes": 1, "processesPerNode": 1}},
     "training.egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
 }
 # Explained by the section above them.

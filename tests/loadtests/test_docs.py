@@ -15,7 +15,7 @@ from tests.loadtests.conftest import ROOT
 from tests.tiny_models import build_tiny_tokenizer
 from trimaran.command_parser import parse_command
 from trimaran.command_table import find_command
-from trimaran.commands import loadtest, loadtest_history
+from trimaran.commands import loadtest, loadtest_history, loadtest_sweep
 
 LOADTESTING = (ROOT / "docs" / "loadtesting.md").read_text(encoding="utf-8")
 DISTRIBUTED = (ROOT / "docs" / "distributed-load.md").read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def write_files(folder: Path) -> None:
 def test_every_example_of_the_page_passes(
     http_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    examples = commands(LOADTESTING, "trimaran")
+    examples = [line for line in commands(LOADTESTING, "trimaran") if line[2] != "sweep"]
     assert len(examples) == 14
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
@@ -85,6 +85,24 @@ def test_every_example_of_the_page_passes(
             assert (tmp_path / config.output / name).is_file()
 
 
+@pytest.mark.locust
+@pytest.mark.parametrize(
+    "example", [line for line in commands(LOADTESTING, "trimaran") if line[2] == "sweep"], ids=" ".join
+)
+def test_every_example_of_a_sweep_passes(
+    example: list[str], http_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command, arguments = find_command([shorter(word) for word in example[1:]])
+    # Two points: what comes after them is what the tests of sweeps are about.
+    options = ["--url", http_url, "--warmup", "0s", "--max-points", "2", "--max-lateness-p99", "5s"]
+    config, _ = parse_command(command, [*arguments, *options])
+    assert loadtest_sweep(config) == 0
+    for name in ("sweep.html", "sweep.json", "sweep.csv", "summary.md", "points"):
+        assert (tmp_path / config.output / name).exists()
+        assert f"`{name}" in LOADTESTING
+
+
 @pytest.mark.parametrize(
     "command",
     commands(LOADTESTING, "trimaran-locust") + commands(DISTRIBUTED, "trimaran-locust"),
@@ -98,6 +116,7 @@ def test_the_command_is_accepted(command: list[str]) -> None:
 
 
 def test_there_are_commands() -> None:
+    assert sum(line[2] == "sweep" for line in commands(LOADTESTING, "trimaran")) == 3
     assert len(commands(LOADTESTING, "trimaran-locust")) == 3
     assert len(commands(DISTRIBUTED, "trimaran-locust")) == 3
 

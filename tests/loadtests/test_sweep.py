@@ -36,6 +36,7 @@ LIMIT = "170ms"
 
 def settings(url: str, output: Path, **options: Any) -> SweepConfig:
     values = {
+        "start": 1 if options.get("over") else 20,
         "url": url, "model": "narrow", "max_ttft_p95": LIMIT, "warmup": "0s", "point_duration": "1s",
         "max_lateness_p99": "5s", "stop_timeout": "1s", "output": output, **options,
     }  # fmt: skip
@@ -81,7 +82,7 @@ def test_the_files_hold_the_answer(users: tuple[SweepResult, list[str]]) -> None
         kept = json.loads((result.output / point["directory"] / "results.json").read_text(encoding="utf-8"))
         assert kept["config"]["users"] == point["load"]
         assert kept["metrics"]["ttft"]["p95"] == point["ttft_p95_ns"]
-    rows = list(csv.DictReader((result.output / "sweep.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((result.output / "sweep.csv").read_text(encoding="utf-8").splitlines()))
     assert [float(row["concurrency"]) for row in rows] == [1, 2, 4, 3]
     assert "ttft p95" in rows[2]["reasons"]
     summary = (result.output / "summary.md").read_text(encoding="utf-8")
@@ -145,14 +146,15 @@ def test_the_rate_is_found_within_one_step_of_the_bisection(http_url: str, tmp_p
 def test_a_generator_that_is_too_late_ends_the_growth_and_gives_no_verdict(
     http_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Two users cannot send 40 requests of 180 ms per second.
+    # Eight users cannot send 58 requests of 180 ms per second.
     config = settings(
-        http_url, tmp_path / "out", model="llm", max_ttft_p95="5s", arrivals="constant", users=2, start=5,
-        factor=8, precision=0.999, max_lateness_p99="50ms", min_rate=30, point_duration="600ms", max_points=2,
+        http_url, tmp_path / "out", model="llm", max_ttft_p95="5s", arrivals="constant", users=8, start=30,
+        factor=1.95, precision=0.999, max_lateness_p99="50ms", min_rate=40, point_duration="600ms",
+        max_points=2,
     )  # fmt: skip
     assert loadtest_sweep(config) == 4
     said = capsys.readouterr().out
-    assert "40 requests/s: invalid" in said
+    assert "58.5 requests/s: invalid" in said
     assert "verdict: invalid" in said
     assert "the load generator was too late" in said
 
@@ -204,8 +206,10 @@ def test_an_interrupt_keeps_the_finished_points(http_url: str, tmp_path: Path) -
         ({"factor": 1.0}, "factor: 1.0 is not between"),
         ({"precision": 0.0}, "precision: 0.0 is not between"),
         ({"start": 0}, "start: 0 must be above 0"),
-        ({"highest": 0.5}, "highest: 0.5 is below start: 1"),
+        ({"highest": 0.5}, "highest: 0.5 is below start: 20"),
         ({"loads": []}, "one load or more"),
+        ({"start": 9}, "9 requests/s are 9 requests"),
+        ({"loads": [20, 3]}, "3 requests/s are 3 requests"),
         ({"warmup": "1s"}, "point_duration: 1s leaves nothing to measure"),
         ({"protocol": "smtp"}, "protocol: 'smtp' is unknown"),
         ({"max_points": 0}, "max_points: 0 is too small"),
@@ -220,7 +224,7 @@ def test_something_else_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     for overwrite in (False, True):
         with pytest.raises(OutputError, match="holds no sweep"):
-            run_sweep(settings("http://127.0.0.1:1", tmp_path, overwrite=overwrite))
+            run_sweep(settings("http://127.0.0.1:1", tmp_path, start=20, overwrite=overwrite))
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 

@@ -46,6 +46,7 @@ def test_it_names_the_row_and_keeps_the_last_state(
 ) -> None:
     rows = chat_rows(12)
     rows[7]["messages"][0]["content"] = POISON
+    rows[2]["messages"][0]["content"] = "long " * 200
     data = write_jsonl(tmp_path / "rows.jsonl", rows)
     output = tmp_path / "out"
     monkeypatch.setattr("training.run.build_trainer", poisoned(build_trainer))
@@ -53,10 +54,11 @@ def test_it_names_the_row_and_keeps_the_last_state(
     with pytest.raises(ConfigError, match=r"the loss is nan at step \d+") as error:
         train(config)
     text = str(error.value)
-    assert "row 8 " in text
+    # Row 3 has no answer within the length, so it is dropped: what is named must be the line all the same.
+    assert f"{data}:8 " in text
     assert POISON in text
     if "gradient_accumulation" in settings:
-        assert text.count("row ") <= 4  # the micro-batch, not the step
+        assert text.count(f"{data}:") <= 2  # the micro-batch, not the step
     step = int(text.partition("at step ")[2].partition(",")[0])
     states = sorted(path.name for path in (output / "checkpoints").glob("checkpoint-*"))
     assert all(int(name.rpartition("-")[2]) < step for name in states)
@@ -76,7 +78,7 @@ def test_gradients_that_are_no_numbers_stop_it_too(
 
     monkeypatch.setattr("training.run.build_trainer", exploding)
     data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(6))
-    with pytest.raises(ConfigError, match=r"the norm of the gradients is .* at step 1, .* row"):
+    with pytest.raises(ConfigError, match=r"the norm of the gradients is .* at step 1, .*rows\.jsonl:\d"):
         train(tiny_config(tiny_llama_dir, data, tmp_path / "out", max_grad_norm=0))
     assert not (tmp_path / "out" / "metrics.jsonl").exists() or not read_metrics(
         tmp_path / "out" / "metrics.jsonl"

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from checkpoints.errors import ConfigError
+from tests.tiny_mixtures import save_tiny_mixture
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
 from training.metrics import read_metrics
-from training.moe.config import MoeSettings
 from training.run import train
 from training.trainer import build_trainer
 
@@ -100,12 +100,8 @@ def test_where_one_row_is_too_much_the_remedies_are_named(
         losses(tiny_llama_dir, tmp_path / "out", data, retry_out_of_memory=True)
 
 
-def test_what_is_counted_over_a_pass_clashes(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"retry_out_of_memory = true and moe\.expert_capacity_factor clash"
-    ):
-        tiny_config(
-            *(tmp_path, tmp_path, tmp_path),
-            retry_out_of_memory=True,
-            moe=MoeSettings(expert_capacity_factor=1.2),
-        )
+def test_a_mixture_of_experts_is_refused(tmp_path: Path) -> None:
+    base = save_tiny_mixture(tmp_path / "base", "deepseek_v2")
+    data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(4))
+    with pytest.raises(ConfigError, match=r"retry_out_of_memory = true, but the model is a mixture"):
+        train(tiny_config(base, data, tmp_path / "out", retry_out_of_memory=True))

@@ -17,10 +17,10 @@ from training.data.encoding import IGNORED, Encoded
 from training.data.token_store import StoredRow, TokenStore, open_store
 
 ROWS = [
-    StoredRow(Encoded([5, 6, 7], [IGNORED, 6, 7]), False, 2**64 - 1, "a.jsonl", "x"),
-    StoredRow(None, True, 1, "a.jsonl", "y"),
-    StoredRow(Encoded([8, 9], [8, 9]), True, 0, "b.jsonl", "x"),
-    StoredRow(Encoded([9, 8, 7, 6], [IGNORED, IGNORED, 7, 6]), False, 3, "b.jsonl", "y"),
+    StoredRow(Encoded([5, 6, 7], [IGNORED, 6, 7]), False, 2**64 - 1, "a.jsonl", "x", 1),
+    StoredRow(None, True, 1, "a.jsonl", "y", 3),
+    StoredRow(Encoded([8, 9], [8, 9]), True, 0, "b.jsonl", "x", 1),
+    StoredRow(Encoded([9, 8, 7, 6], [IGNORED, IGNORED, 7, 6]), False, 3, "b.jsonl", "y", 2),
 ]
 
 
@@ -48,6 +48,7 @@ def test_some_rows_of_a_store(tmp_path: Path) -> None:
     rows = EncodedDataset(store_of(tmp_path, ROWS), np.array([0, 2]))
     assert [rows[index].input_ids for index in range(len(rows))] == [[5, 6, 7], [9, 8, 7, 6]]
     assert rows.lengths.tolist() == [3, 4]
+    assert [rows.where(index) for index in range(2)] == ["a.jsonl:1", "b.jsonl:2"]
     assert [row.input_ids for row in rows.shortest(1)] == [[5, 6, 7]]
 
 

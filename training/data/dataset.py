@@ -30,9 +30,9 @@ class EncodedDataset(Dataset[Encoded]):
     def __getitem__(self, index: int) -> Encoded:
         return self._store[int(self._rows[index])]
 
-    def place(self, index: int) -> int:
-        """Return where a row stands among all that were read, from 0."""
-        return int(self._rows[index])
+    def where(self, index: int) -> str:
+        """Return ``PATH:N`` of a row; see :meth:`TokenStore.where`."""
+        return self._store.where(int(self._rows[index]))
 
     def shortest(self, count: int) -> Sequence[Encoded]:
         """Return the ``count`` shortest rows, or all where there are fewer."""

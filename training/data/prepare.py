@@ -22,7 +22,7 @@ from training.data.token_store import StoredRow, StoreSummary, TokenStore, open_
 
 __all__ = ["DataFiles", "PreparedData", "find_files", "prepare_data"]
 
-_VERSION = 1  # of how rows are encoded and stored; another one makes the stores of an older one useless
+_VERSION = 2  # of how rows are encoded and stored; another one makes the stores of an older one useless
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def _encoded(
     for path in paths:
         for row in iterate_rows(path, config.format, label=label):
             encoded, cut = fit(encoder.encode(row), max_length)
-            yield StoredRow(encoded, cut, row_hash(row, seed), str(path), row.label)
+            place = int(row.where.rpartition(":")[2])
+            yield StoredRow(encoded, cut, row_hash(row, seed), str(path), row.label, place)
 
 
 def _key(

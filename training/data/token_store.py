@@ -7,9 +7,11 @@
     offsets.i64   where each row begins, and where the last ends    int64  [rows + 1]
     hashes.u64    what the split goes by                            uint64 [rows]
     labels.i32    what rows are balanced by: an index into `labels` int32  [rows]
+    files.i32     the file a row is from: index in `rows_by_file`   int32  [rows]
+    places.i64    its line or row there, from 1                     int64  [rows]
     store.json    counts, and the labels
 
-Five bytes a token, and 20 a row. The pages that were read stay in the page cache as long as there is room,
+Five bytes a token, and 32 a row. The pages that were read stay in the page cache as long as there is room,
 and are given back when there is none.
 """
 
@@ -35,7 +37,15 @@ from training.data.encoding import IGNORED, Encoded, report_fit
 
 __all__ = ["StoreSummary", "StoredRow", "TokenStore", "open_store"]
 
-_FILES = {"tokens.i32": "i", "trained.u8": "B", "offsets.i64": "q", "hashes.u64": "Q", "labels.i32": "i"}
+_FILES = {
+    "tokens.i32": "i",
+    "trained.u8": "B",
+    "offsets.i64": "q",
+    "hashes.u64": "Q",
+    "labels.i32": "i",
+    "files.i32": "i",
+    "places.i64": "q",
+}
 _SUMMARY = "store.json"
 _FLUSH = 1 << 16  # items of a file kept back until they are written together
 
@@ -53,6 +63,8 @@ class StoredRow:
     file: str
     """The file it comes from."""
     label: str = ""
+    place: int = 0
+    """Its line or row in the file, from 1."""
 
 
 @dataclass
@@ -86,6 +98,8 @@ class TokenStore:
         self.offsets = self._map("offsets.i64", np.int64)
         self.hashes = self._map("hashes.u64", np.uint64)
         self.labels = self._map("labels.i32", np.int32)
+        self._files = self._map("files.i32", np.int32)
+        self._places = self._map("places.i64", np.int64)
 
     def _map(self, name: str, kind: type[np.generic]) -> npt.NDArray[Any]:
         return np.memmap(self.directory / name, dtype=kind, mode="r")
@@ -97,6 +111,10 @@ class TokenStore:
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each row, int64 ``[rows]``."""
         return np.diff(self.offsets)
+
+    def where(self, index: int) -> str:
+        """Return ``PATH:N`` of a row, N its line or row in the file, from 1, as data errors say it."""
+        return f"{list(self.summary.rows_by_file)[self._files[index]]}:{self._places[index]}"
 
     def __getitem__(self, index: int) -> Encoded:
         start, end = int(self.offsets[index]), int(self.offsets[index + 1])
@@ -143,11 +161,13 @@ def _report(summary: StoreSummary, what: str, max_length: int) -> None:
 
 def _write(directory: Path, rows: Iterable[StoredRow]) -> StoreSummary:
     summary, by_file, labels = StoreSummary(), Counter[str](), dict[str, int]()
+    files = dict[str, int]()
     with _Columns(directory) as columns, progress() as bar:
         task = bar.add_task("encode", total=None, note="")
         columns.add("offsets.i64", [0])
         for row in rows:
             by_file[row.file] += 1
+            files.setdefault(row.file, len(files))
             summary.cut += row.cut
             if row.encoded is None:
                 summary.dropped += 1
@@ -161,6 +181,8 @@ def _write(directory: Path, rows: Iterable[StoredRow]) -> StoreSummary:
                 columns.add("offsets.i64", [summary.tokens])
                 columns.add("hashes.u64", [row.hash])
                 columns.add("labels.i32", [labels.setdefault(row.label, len(labels))])
+                columns.add("files.i32", [files[row.file]])
+                columns.add("places.i64", [row.place])
             if summary.rows_read % 256 == 0:
                 bar.update(task, completed=summary.rows_read, note=f"{summary.tokens:,} tokens")
     summary.rows_by_file, summary.labels = dict(by_file), list(labels)

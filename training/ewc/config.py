@@ -24,8 +24,9 @@ class EwcSettings:
     from_run: Path | None = None
     """OUTPUT of the earlier run, trained with ewc.save, whose result this run starts from."""
 
-    weight: float = 1.0
-    """How much the earlier run's loss counts beside the new one: 1 is as much, 0 is not at all."""
+    weight: float = 1000.0
+    """How much the earlier run's loss counts beside the new one; 0 is not at all. By the formula 1 is as
+    much, but it leaves out how weights act together: try 1000 to 10000 first."""
 
     decay: float = 1.0
     """With save and from_run: what is left of the earlier runs' share in what is saved, 0 to 1."""

@@ -116,11 +116,6 @@ releases one. */}}
 {{- fail (printf "loadtest.distributed.locustfile is %q, but loadtest.distributed.workers is 0, which runs `trimaran loadtest`; set workers to 1 or more, or leave locustfile empty" .locustfile) -}}
 {{- end -}}
 {{- end -}}
-{{- with .Values.training -}}
-{{- if and (gt (mul (int .nodes) (int .processesPerNode)) 1) (not .distributed) -}}
-{{- fail (printf "training.nodes is %d and training.processesPerNode is %d, but `trimaran train` 0.1.0 trains in one process; set both to 1, or set training.distributed to true with an image whose training is distributed" (int .nodes) (int .processesPerNode)) -}}
-{{- end -}}
-{{- end -}}
 {{- end -}}
 
 {{/* Formats are looked at here and not by patterns in the schema: helm would print the pattern and nothing else. */}}
