@@ -26,6 +26,7 @@ def render_page(result: ServingSweepResult) -> str:
         style=report_style(),
         result=result,
         config=result.config,
+        answer=_answer(result),
         tiles=_tiles(result),
         chart=_pareto_plot(result),
         columns=COLUMNS,
@@ -46,6 +47,16 @@ def _template() -> Template:
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
+def _answer(result: ServingSweepResult) -> str:
+    """Return the sentence beside a verdict that passed."""
+    best = result.best
+    return (
+        ""
+        if best is None
+        else f"use {best.configuration}: {best.point.describe()} at {result.load(best.point)}"
+    )
+
+
 def _tiles(result: ServingSweepResult) -> list[tuple[str, str, str]]:
     """Return label, value and small print of the big numbers."""
     best, tried = result.best, len(result.outcomes)
@@ -53,7 +64,7 @@ def _tiles(result: ServingSweepResult) -> list[tuple[str, str, str]]:
     tiles = [("Configurations", str(tried), f"{skipped} skipped")]
     if best is not None:
         latency = "–" if best.point.latency_ns is None else format_duration(best.point.latency_ns)
-        where = f"{best.configuration} at {result.load(best.point)}"
+        where = f"at {result.load(best.point)}"
         tiles.append(("Output tokens/s", f"{best.point.throughput:,.1f}", where))
         tiles.append((_latency_name(best), latency, where))
     return tiles
