@@ -221,6 +221,7 @@ def test_none_within_the_limits_is_a_failed_verdict_and_ctrl_c_keeps_what_is_the
         return export(one)
 
     monkeypatch.setattr(sweep_run, "export", cut_by_ctrl_c)
+    monkeypatch.setattr(sweep_run, "find_triton", lambda: None)  # nothing gets so far as to be served
     result = sweep_serving(config, lambda _: None)
     assert result.interrupted
     assert (result.outcome, result.reasons) == ("failed", ["no configuration was measured"])

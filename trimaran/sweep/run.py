@@ -21,6 +21,7 @@ from loadtests.sweep.folder import SWEEP_NAME, open_folder
 from loadtests.sweep.result import SweepResult
 from loadtests.sweep.run import run_sweep
 from serving.export import export
+from serving.triton_install import find_triton
 from serving.triton_server import TritonServer
 from trimaran.sweep.candidates import Candidate
 from trimaran.sweep.config import ServingSweepConfig
@@ -48,12 +49,14 @@ def sweep_serving(
 
     Raises:
         ManifestError: the checkpoint has no manifest.
+        ServerError: there is no Triton.
         LoadTestError: a setting of the load, a file it names, or the output cannot be used.
     """
     now = datetime.now(UTC)
     fingerprint = manifest_sha256(config.checkpoint)
     candidates = config.candidates()
     check_files(config.point(config.loads[0] if config.loads else config.start))
+    find_triton()  # without one every configuration would be exported for nothing
     output, started = _open(config, now)
     places = [f"configurations/{one.directory(fingerprint)}" for one in candidates]
     # A directory with other settings is found before the first export.
