@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from loadtests.config import LoadTestConfig
-from loadtests.durations import format_duration
+from loadtests.durations import NS_PER_SECOND, format_duration
 from loadtests.measurement import Measurement
 
-__all__ = ["lateness_problems"]
+__all__ = ["cpu_notes", "lateness_problems"]
+
+_BUSY = 0.9
+_LEAST_S = 5.0
 
 
 def lateness_problems(config: LoadTestConfig, measurement: Measurement) -> list[str]:
@@ -28,4 +31,25 @@ def lateness_problems(config: LoadTestConfig, measurement: Measurement) -> list[
     measured, limit = format_duration(lateness.p99), format_duration(limit_ns)
     return [
         f"the run is invalid: lateness p99 {measured} is above {limit} (--max-lateness-p99){never}: {cause}"
+    ]
+
+
+def cpu_notes(cpu_seconds: float, duration_ns: int, workers: int) -> list[str]:
+    """Say when the load generator had hardly any processor time left; nothing for a run of a few seconds.
+
+    A closed loop has no lateness that would tell. A process of gevent's has one core at most, and at its end
+    throughput stops growing and latencies grow as if the endpoint were full.
+
+    Args:
+        cpu_seconds: of all processes that made the load.
+        duration_ns: how long it was made.
+        workers: how many processes there were; 0 is one.
+    """
+    seconds = duration_ns / NS_PER_SECOND
+    share = cpu_seconds / (seconds * max(1, workers)) if seconds else 0.0
+    if seconds < _LEAST_S or share < _BUSY:
+        return []
+    return [
+        f"the load generator used {share:.0%} of a core, all that a process can: latencies may be its "
+        "own, and the endpoint may take more; use workers (docs/distributed-load.md)"
     ]

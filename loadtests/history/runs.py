@@ -71,7 +71,10 @@ def find_runs(config: HistoryConfig) -> list[Run]:
 
 
 def _read_all(folder: Path) -> Iterator[Run]:
+    sweeps = {path.parent for path in folder.rglob("sweep.json")}
     for path in folder.rglob("results.json"):
+        if sweeps.intersection(path.parents):
+            continue  # a point of it, bad on purpose more often than not
         # An output directory that is being written has a hidden name.
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue

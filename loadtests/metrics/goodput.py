@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from loadtests.metrics.meets_objectives import meets_objectives
 from loadtests.metrics.metric import RunMetric, Window
+from loadtests.metrics.overdue import Overdue
 from loadtests.record import Record
 
 __all__ = ["Goodput"]
@@ -14,7 +15,8 @@ __all__ = ["Goodput"]
 class Goodput(RunMetric):
     """Requests that met all objectives / requests that succeeded, failed, or were due and never sent.
 
-    Of the requests that were asked for in the window (Zhong et al., DistServe, 2024). Undefined without an
+    Of the requests that were asked for in the window (Zhong et al., DistServe, 2024); one that was cut counts
+    where it is overdue. Undefined without an
     objective (``--goodput-ttft``, ``--goodput-tpot``, ``--goodput-e2e``), and without a request.
     """
 
@@ -25,13 +27,18 @@ class Goodput(RunMetric):
     def __init__(self, window: Window, objectives: Mapping[str, int]) -> None:
         super().__init__(window, objectives)
         self._good = self._all = 0
+        self._overdue = Overdue()
 
     def add(self, record: Record) -> None:
         """See ``RunMetric.add``."""
-        if record.outcome != "cut" and self.window.place(record) == "measured":
+        if self.window.place(record) != "measured":
+            return
+        self._overdue.add(record)
+        if record.outcome != "cut":
             self._all += 1
             self._good += meets_objectives(record, self.objectives)
 
     def value(self) -> float | None:
         """See ``RunMetric.value``."""
-        return self._good / self._all if self._all and self.objectives else None
+        count = self._all + self._overdue.count()
+        return self._good / count if count and self.objectives else None

@@ -146,7 +146,7 @@ def _batches(window: Mapping[str, Any]) -> Chart | None:
         str(high) if low == high else f"{low}–{high}"
         for low, high in zip(lows[:-1], edges, strict=True)
     ] + [f"over {edges[-1]}"]  # fmt: skip
-    last = max(place for place, count in enumerate(found["counts"]) if count > 0)
+    last = max((place for place, count in enumerate(found["counts"]) if count > 0), default=0)
     values = [count / found["count"] for count in found["counts"][: last + 1]]
     title = "Batch sizes of the engine"
     drawn = column_chart(labels[: last + 1], values, title, "requests together", "decode steps")

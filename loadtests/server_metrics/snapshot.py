@@ -67,7 +67,9 @@ def parse_metrics(text: str, model: str, endpoint: int = 0) -> dict[Key, float]:
             # The parser gives every counter the suffix of OpenMetrics; Triton's have none.
             name = sample.name.removesuffix("_total") if family.name.startswith("nv_") else sample.name
             labels = tuple(sorted(sample.labels.items()))
-            counter = family.type in ("counter", "histogram", "summary")
+            # The quantiles of a summary go up and down.
+            total = sample.name.endswith(("_count", "_sum"))
+            counter = family.type in ("counter", "histogram") or (family.type == "summary" and total)
             found[Key(endpoint, name, labels, counter)] = float(sample.value)
     return found
 

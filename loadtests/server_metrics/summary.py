@@ -139,7 +139,7 @@ def _histogram(growth: Mapping[Key, float], name: str, unit: str) -> dict[str, A
         if key.name == f"{name}_bucket" and (edge := key.label("le")) is not None:
             below[float(edge)] = below.get(float(edge), 0.0) + value
     edges = sorted(below)
-    count = increase(growth, f"{name}_count")
+    count = round(increase(growth, f"{name}_count") or 0.0, 3)
     if not edges or not count:
         return None
     counts = [below[edge] - (below[edges[place - 1]] if place else 0.0) for place, edge in enumerate(edges)]
@@ -147,7 +147,7 @@ def _histogram(growth: Mapping[Key, float], name: str, unit: str) -> dict[str, A
         "unit": unit,
         "edges": [edge for edge in edges if not math.isinf(edge)],
         "counts": [round(found, 3) for found in counts],
-        "count": round(count, 3),
+        "count": count,
         "mean": mean(increase(growth, f"{name}_sum"), count),
     }
 

@@ -75,7 +75,7 @@ def open_folder(config: SweepConfig, now: datetime, *, moved: bool = False) -> S
         target = plain.with_name(f"sweep-{plain.name}")
     target = target.absolute()
     before = _read(target)
-    if before is None and target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if before is None and target.exists() and not _is_empty(target):
         raise OutputError(f"output: {target} exists and holds no sweep; choose another")
     if before is not None and config.overwrite:
         shutil.rmtree(target)
@@ -94,6 +94,14 @@ def open_folder(config: SweepConfig, now: datetime, *, moved: bool = False) -> S
         return SweepFolder(target, [], None)
     kept = [Point.from_dict(point) for point in before["points"]]
     return SweepFolder(target, kept, before["started"])
+
+
+def _is_empty(target: Path) -> bool:
+    """Whether nothing is in a directory but what a first load test that could not start has left."""
+    if not target.is_dir():
+        return False
+    held = list(target.iterdir())
+    return not held or (held == [target / _POINTS] and not any(held[0].iterdir()))
 
 
 def _read(target: Path) -> dict[str, Any] | None:

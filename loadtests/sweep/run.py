@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,7 +70,9 @@ def run_sweep(
 def _measure(config: SweepConfig, folder: SweepFolder, load: float) -> Point | None:
     """Return the point at ``load``, or None where Ctrl-C cut it."""
     place = folder.place_for(load)
-    done = run_load_test(config.point(load, folder.path / place))
+    # Other prompts and arrivals at each point: a server that remembers prefixes has not seen these.
+    point = replace(config.point(load, folder.path / place), seed=config.seed + len(folder.points))
+    done = run_load_test(point)
     if done.interrupted:
         folder.forget(place)
         return None

@@ -114,9 +114,10 @@ class Search:
         good, bad = _bounds(points)
         if bad is None:
             if good is None:
-                return self._round(self.start)
+                first = self._round(self.start)
+                return first if self.highest is None else min(first, self.highest)
             enough = good.load >= (self.required or 0) and self._saturated_at(points) is not None
-            if enough or good.load == self.highest:
+            if enough or good.load >= (self.highest or math.inf):
                 return self._confirm(good)
             higher = self._round(good.load * self.factor)
             if higher <= good.load:  # a factor below 2, of one user
