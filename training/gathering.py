@@ -11,19 +11,20 @@ from training.ranks import is_first
 __all__ = ["gather_weights"]
 
 
-def gather_weights(model: nn.Module) -> None:
-    """Put the trained weights, whole, on the CPU of the first rank; every rank must call.
+def gather_weights(model: nn.Module, *, frozen: bool) -> None:
+    """Put the weights, whole, on the CPU of the first rank; every rank must call.
 
     In place, one weight after the other, so that no more than one is there whole on the other ranks. A model
     that is not sharded is left as it is; one that is can be saved afterwards, and not trained further.
 
     Args:
-        model: sharded by FSDP2 or not. Frozen weights stay where they are.
+        model: sharded by FSDP2 or not.
+        frozen: whether those that were not trained are wanted, too; else they stay where they are.
     """
     whole: dict[int, nn.Parameter] = {}  # tied weights are one parameter in several modules
     for module in model.modules():
         for name, parameter in [*module.named_parameters(recurse=False)]:
-            if not (isinstance(parameter, DTensor) and parameter.requires_grad):
+            if not (isinstance(parameter, DTensor) and (frozen or parameter.requires_grad)):
                 continue
             if id(parameter) not in whole:
                 value = parameter.detach().full_tensor()

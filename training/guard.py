@@ -16,6 +16,7 @@ from torch import Tensor
 from checkpoints.errors import ConfigError
 from training.data.dataset import EncodedDataset
 from training.data.packing import PackedDataset
+from training.ranks import gather_objects
 
 __all__ = ["StepGuard", "batch_rows", "find_row"]
 
@@ -43,7 +44,13 @@ class StepGuard:
         self._losses.append(loss.detach())
 
     def check(
-        self, grad_norm: Tensor | float | None, *, step: int, learning_rate: float, alone: bool
+        self,
+        grad_norm: Tensor | float | None,
+        *,
+        step: int,
+        learning_rate: float,
+        alone: bool,
+        hint: str = "",
     ) -> None:
         """Look at the step's losses and the norm of its gradients, and forget them.
 
@@ -51,6 +58,7 @@ class StepGuard:
             grad_norm: over all ranks, so that all of them stop.
             step: the one that would be taken, from 1.
             learning_rate: the highest of the run.
+            hint: one more remedy.
             alone: whether there is one rank. Of several all must stop, so only what they share counts.
 
         Raises:
@@ -63,14 +71,17 @@ class StepGuard:
         if bool(torch.stack(seen).isfinite().all()):
             return
         bad = [index for index, loss in enumerate(losses) if not loss.isfinite()]
-        what = (
-            f"the loss is {float(losses[bad[0]])}" if bad else f"the norm of the gradients is {float(norm)}"
-        )
-        named = self._name(batches[index] for index in bad or range(len(batches)))
+        mine = (float(losses[bad[0]]), self._name(batches[index] for index in bad)) if bad else None
+        # Who has the row says so on all ranks: only the first one's message is read.
+        if known := [one for one in gather_objects(mine) if one is not None]:
+            what, named = f"the loss is {known[0][0]}", ", ".join(names for _, names in known)
+        else:
+            what = f"the norm of the gradients is {float(norm)}"
+            named = ", ".join(gather_objects(self._name(batches)))
         raise ConfigError(
             f"{what} at step {step}, so training has diverged, or a row is to blame; no step was taken with "
             f"it, and the last saved state is good. Lower learning_rate ({learning_rate:g}), add warm-up, or "
-            f"use dtype = fp32; or look at the rows of this step: {named}"
+            f"use dtype = fp32{hint}; or look at the rows of this step: {named}"
         )
 
     def _name(self, batches: Any) -> str:

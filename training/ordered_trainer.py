@@ -59,6 +59,7 @@ class OrderedTrainer(Trainer):
             step=self.state.global_step + 1,
             learning_rate=self.args.learning_rate,
             alone=rank_count() == 1,
+            hint="" if self.penalty is None else ", lower ewc.weight",
         )
         return norm
 

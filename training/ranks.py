@@ -18,11 +18,13 @@ from torch import distributed
 
 from checkpoints.errors import ConfigError, TrimaranError
 from training.config import TrainConfig
+from training.optimizers import OPTIMIZERS
 
 __all__ = [
     "any_rank",
     "check_ranks",
     "from_first",
+    "gather_objects",
     "is_first",
     "join_ranks",
     "parallelism",
@@ -79,18 +81,35 @@ def check_ranks(config: TrainConfig) -> None:
         config: with ``base_quantization`` set where the base is NF4 already.
 
     Raises:
-        ConfigError: 4-bit weights would have to be sharded, or one rank would do a step again alone.
+        ConfigError: one rank would do a step again alone, or weights would be sharded that cannot be.
     """
     if config.retry_out_of_memory and rank_count() > 1:
         raise ConfigError(
             f"retry_out_of_memory = true and {rank_count()} ranks clash: ranks exchange gradients in each "
             "pass, and one alone cannot do its pass again; lower batch_size and raise gradient_accumulation"
         )
-    if config.base_quantization is not None and "RANK" in os.environ and strategy() != "ddp":
+    if "RANK" not in os.environ or strategy() == "ddp":
+        return
+    if config.base_quantization is not None:
         raise ConfigError(
             f"base_quantization = {config.base_quantization} and {strategy()} clash: packed 4-bit weights "
             "cannot be split between ranks; use DDP (recipes/accelerate/ddp.yaml), where each rank has a "
             "whole packed base, or method = lora on the base as it is"
+        )
+    if OPTIMIZERS[config.optimizer].needs_gpu:
+        raise ConfigError(
+            f"optimizer = {config.optimizer} and {strategy()} clash: bitsandbytes' optimizers know no "
+            "weights that are split between ranks; set optimizer = adamw, whose states are split, too"
+        )
+    if config.moe.router == "warmup":
+        raise ConfigError(
+            f"moe.router = warmup and {strategy()} clash: split weights are others than those that wait for "
+            "the end of the warm-up; use DDP, or moe.router = trainable or frozen"
+        )
+    if config.ewc.save or config.ewc.from_run:
+        raise ConfigError(
+            f"ewc and {strategy()} clash: no rank has the whole of a weight; train on one device or with "
+            "DDP, or leave ewc.save and ewc.from_run out"
         )
 
 
@@ -124,6 +143,15 @@ def wait() -> None:
     """Wait until every rank is here."""
     if rank_count() > 1:
         distributed.barrier()
+
+
+def gather_objects(one: _Result) -> list[_Result]:
+    """Return what each rank gives, by rank; all must call. Small things only: they are pickled."""
+    if rank_count() == 1:
+        return [one]
+    found: list[Any] = [None] * rank_count()
+    distributed.all_gather_object(found, one)
+    return found
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:

@@ -36,7 +36,7 @@ from training.data.encoding import RowEncoder
 from training.data.packing import PackedDataset, check_packing, pack_rows
 from training.data.prepare import DataFiles, PreparedData, find_files, prepare_data
 from training.data.summary import summarize
-from training.ewc.setup import Fisher, check_whole, ewc_inputs, measure, prepare_ewc, save
+from training.ewc.setup import Fisher, ewc_inputs, measure, prepare_ewc, save
 from training.fused.apply import fused_layers
 from training.gathering import gather_weights
 from training.methods.registry import load_method, method_traits
@@ -168,7 +168,6 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
         moe=moe,
         penalty=penalty,
     )
-    check_whole(config, trainer)
     logger.info(
         "training %s parameters on %d rows, the base in %s",
         f"{trainable:,}",
@@ -195,7 +194,7 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
         )
         raise SystemExit(EXIT_CODE)
 
-    gather_weights(model)
+    gather_weights(model, frozen=not isinstance(model, PeftModel))
     metrics = _metrics(trainer.state.log_history)
     from_first(
         lambda: _write_result(directory, config, source, base, model, tokenizer, data, metrics, fisher)

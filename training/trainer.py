@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from checkpoints.errors import ConfigError
@@ -27,7 +28,7 @@ from training.moe.setup import MoeRun
 from training.optimizers import OPTIMIZERS
 from training.ordered_trainer import OrderedTrainer
 from training.precision import autocasts
-from training.ranks import rank_count, shard_on_cpu
+from training.ranks import rank_count, shard_on_cpu, strategy
 from training.retry import HalvedBatches
 
 __all__ = ["build_trainer", "row_sampler", "training_arguments"]
@@ -113,6 +114,10 @@ def build_trainer(
         eval_dataset=evaluation,
         callbacks=[EpochOrder(sampler), *callbacks],
     )
+    if strategy() == "fsdp":
+        # accelerate has made a policy of TrainingArguments.bf16, which rounds the loss and what goes from
+        # layer to layer; autocast computes in bf16 as in one process.
+        trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
     trainer.row_sampler = sampler if ranks == 1 else FilledSampler(sampler, ranks * config.batch_size)
     trainer.guard = StepGuard(train, decode)
     if config.retry_out_of_memory and moe is not None:

@@ -16,6 +16,8 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 
 from checkpoints.errors import ConfigError
 from tests.training.rows import tiny_config
+from training.ewc.config import EwcSettings
+from training.moe.config import MoeSettings
 from training.ranks import check_ranks, join_ranks
 from trimaran.command_parser import parse_command
 from trimaran.command_table import COMMANDS
@@ -73,6 +75,23 @@ def test_what_is_refused_is_named(
         if environment.get("FSDP_VERSION") != "2":
             join_ranks(config)
         check_ranks(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "paged_adamw_8bit"}, r"optimizer = paged_adamw_8bit and fsdp clash.*adamw"),
+        ({"moe": MoeSettings(router="warmup")}, r"moe.router = warmup and fsdp clash.*DDP"),
+        ({"ewc": EwcSettings(save=True)}, r"ewc and fsdp clash.*DDP"),
+    ],
+)
+def test_what_cannot_be_sharded_is_named(
+    settings: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "0", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
+        monkeypatch.setitem(os.environ, name, value)
+    with pytest.raises(ConfigError, match=message):
+        check_ranks(tiny_config(tmp_path, tmp_path / "rows.jsonl", tmp_path / "run", **settings))
 
 
 def test_the_run_config_decides_the_precision() -> None:

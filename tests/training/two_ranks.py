@@ -45,6 +45,33 @@ def stopped_at(step: int, config: Any, *, rank: int) -> None:
         run.build_trainer = BUILD
 
 
+def nan_on_the_second_rank(config: Any) -> str:
+    """Train until one pass of rank 1 has a loss that is no number; return what is said."""
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        trainer = BUILD(*args, **kwargs)
+        compute = trainer.compute_loss
+        passes = 0
+
+        def compute_loss(*given: Any, **more: Any) -> Any:
+            nonlocal passes
+            passes += 1
+            # The first pass of step 2.
+            factor = float("nan") if os.environ["RANK"] == "1" and passes == 3 else 1.0
+            return compute(*given, **more) * factor
+
+        trainer.compute_loss = compute_loss
+        return trainer
+
+    run.build_trainer = build
+    try:
+        with pytest.raises(ConfigError) as error:
+            run.train(config)
+    finally:
+        run.build_trainer = BUILD
+    return str(error.value)
+
+
 def main() -> None:
     model, data, output = map(Path, sys.argv[1:])
 
@@ -66,9 +93,12 @@ def main() -> None:
             started = time.monotonic()
             run.train(config(f"{name}-{strategy}"))
             print(strategy, name, f"{time.monotonic() - started:.1f} s", flush=True)
+        if strategy == "fsdp":
+            run.train(config("bf16-fsdp"))
         cut = config(f"lora-{strategy}-cut")
         stopped_at(3, cut, rank=1)
         if strategy == "ddp":
+            (output / f"nan-{os.environ['RANK']}").write_text(nan_on_the_second_rank(config("lora-ddp-nan")))
             try:
                 run.train(config("lora-ddp-cut", learning_rate=1.0))
             except ConfigError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -90,21 +89,12 @@ class Penalty(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Write the value into the entry that was just made.
-
-        Raises:
-            ConfigError: it is no longer a number.
-        """
+        """Write the value into the entry that was just made."""
         entry = state.log_history[-1]
         if "loss" not in entry or not self._values:
             return
         value = fmean(float(one) for one in self._values)
         self._values.clear()
-        if not math.isfinite(value):
-            raise ConfigError(
-                f"the EWC penalty is {value} at step {state.global_step}, so training has diverged; lower "
-                f"ewc.weight ({self._weight:g}) or learning_rate ({args.learning_rate:g})"
-            )
         entry["ewc_penalty"] = value
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import Trainer
 
-from checkpoints.errors import ConfigError
 from checkpoints.manifest import manifest_sha256
 from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
@@ -20,7 +18,7 @@ from training.ewc.store import Importance, importance_sha256, read_importance, w
 from training.methods.registry import method_traits
 from training.precision import autocasts
 
-__all__ = ["Fisher", "check_whole", "ewc_inputs", "measure", "prepare_ewc", "save"]
+__all__ = ["Fisher", "ewc_inputs", "measure", "prepare_ewc", "save"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,21 +66,6 @@ def prepare_ewc(config: TrainConfig, model: Any, *, resumed: bool) -> Penalty | 
         whole = method_traits(config.method).result == "checkpoint"
         penalty.check_start(run, f"model = {run}/checkpoint" if whole else f"adapter = {run}/adapter")
     return penalty
-
-
-def check_whole(config: TrainConfig, trainer: Trainer) -> None:
-    """Refuse weights that are spread over several ranks: names and shapes are then not those of the model.
-
-    Raises:
-        ConfigError: ``ewc`` is asked for under FSDP or DeepSpeed.
-    """
-    if not (config.ewc.save or config.ewc.from_run):
-        return
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        raise ConfigError(
-            "ewc and sharded weights clash: under FSDP and DeepSpeed no rank has the whole of a weight; "
-            "train on one device or with DDP, or leave ewc.save and ewc.from_run out"
-        )
 
 
 def measure(config: TrainConfig, model: Any, data: EncodedDataset, *, pad_id: int) -> Fisher:

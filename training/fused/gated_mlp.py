@@ -56,7 +56,7 @@ class _GatedDown(torch.autograd.Function):
         output, narrow = lora_forward(product, parts, keep)
         ctx.save_for_backward(gate, up, narrow, keep)
         ctx.parts = parts
-        return output.view(*gate.shape[:-1], -1)
+        return output.view(*gate.shape[:-1], output.shape[-1])
 
     @staticmethod
     @once_differentiable

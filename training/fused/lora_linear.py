@@ -124,7 +124,7 @@ class _LoraLinear(torch.autograd.Function):
         output, narrow = lora_forward(flat, parts, keep)
         ctx.save_for_backward(inputs, narrow, keep)
         ctx.parts = parts
-        return output.view(*inputs.shape[:-1], -1)
+        return output.view(*inputs.shape[:-1], output.shape[-1])
 
     @staticmethod
     @once_differentiable

@@ -26,6 +26,9 @@ containers:
           fieldRef:
             fieldPath: metadata.annotations['batch.kubernetes.io/job-completion-index']
       {{- end }}
+      # torchrun kills its processes so many seconds after it has passed SIGTERM on; by itself after 30.
+      - name: TORCH_ELASTIC_SHUTDOWN_TIMEOUT
+        value: {{ max 1 (sub (int $training.gracePeriodSeconds) 5) | quote }}
       {{- with $training.env }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
