@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from loadtests.config_checks import check_arrivals, check_numbers, check_workload
 from loadtests.durations import parse_duration
+from loadtests.shares import parse_share
 from loadtests.workloads.settings import WorkloadSettings
 
 __all__ = ["LIMIT_METRICS", "LIMIT_STATISTICS", "OBJECTIVE_METRICS", "LoadTestConfig"]
@@ -86,8 +87,8 @@ class LoadTestConfig(WorkloadSettings):
     """Write the charts as PNG too, into plots/; needs matplotlib."""
     overwrite: bool = False
     """Replace the output directory if it exists."""
-    max_failure_rate: float = 0.01
-    """The verdict fails when more than this share of the requests failed, 0 to 1."""
+    max_failure_rate: float | str = 0.01
+    """The verdict fails when more than this share of the requests failed: 0.001 or 0.1%."""
     max_ttft_p50: str | None = None
     """The verdict fails when the median time to first token is longer, such as 300ms."""
     max_ttft_p95: str | None = None
@@ -118,8 +119,8 @@ class LoadTestConfig(WorkloadSettings):
     """Objective of each request: a mean time per output token within this counts for goodput."""
     goodput_e2e: str | None = None
     """Objective of each request: a whole answer within this counts for goodput."""
-    min_goodput: float | None = None
-    """The verdict fails when a smaller share of the requests met all objectives, 0 to 1."""
+    min_goodput: float | str | None = None
+    """The verdict fails when a smaller share of the requests met all objectives: 0.95 or 95%."""
     baseline: Path | None = None
     """Output directory of an earlier run to compare with. The verdict fails when a latency or the tokens per
     second got worse by more than --max-regression, and chance does not explain it."""
@@ -177,6 +178,16 @@ class LoadTestConfig(WorkloadSettings):
     def max_lateness_p99_ns(self) -> int:
         """``max_lateness_p99`` in nanoseconds."""
         return parse_duration(self.max_lateness_p99, "max_lateness_p99")
+
+    @property
+    def failure_limit(self) -> float:
+        """``max_failure_rate`` from 0 to 1."""
+        return parse_share(self.max_failure_rate, "max_failure_rate")
+
+    @property
+    def goodput_limit(self) -> float | None:
+        """``min_goodput`` from 0 to 1."""
+        return None if self.min_goodput is None else parse_share(self.min_goodput, "min_goodput")
 
     def latency_limits(self) -> dict[tuple[str, str], int]:
         """Return the limits that are set: (metric, statistic) -> nanoseconds."""

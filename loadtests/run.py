@@ -150,11 +150,11 @@ def judge_measurement(
     """
     return judge(
         config.latency_limits(),
-        config.max_failure_rate,
+        config.failure_limit,
         measurement.summaries,
         measurement.totals["failure_rate"],
         measurement.counts["ok"],
-        min_goodput=config.min_goodput,
+        min_goodput=config.goodput_limit,
         goodput=measurement.totals["goodput"],
         invalid=[*lateness_problems(config, measurement), *problems],
         comparisons=comparisons,

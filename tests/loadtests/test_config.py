@@ -23,6 +23,7 @@ from loadtests.errors import ConfigError
         ({"max_requests": 0}, "max_requests: 0 is too small"),
         ({"spawn_rate": 0.0}, "spawn_rate: 0.0 must be above 0"),
         ({"temperature": float("nan")}, "temperature: nan is not between"),
+        ({"max_failure_rate": "few"}, "max_failure_rate: few is not between 0 and 1"),
         ({"max_failure_rate": 1.5}, "max_failure_rate: 1.5 is not between 0 and 1"),
         ({"duration": "soon"}, "duration: 'soon' is not a duration"),
         ({"warmup": "1m"}, "warmup: 1m leaves nothing of duration: 30s"),
@@ -91,3 +92,10 @@ def test_an_open_loop_has_users_enough_unless_told() -> None:
 
 def test_a_rate_may_be_a_number_in_yaml() -> None:
     assert LoadTestConfig(arrivals="poisson", rate=8.0) == LoadTestConfig(arrivals="poisson", rate="8")
+
+
+@pytest.mark.parametrize(("written", "share"), [("0.1%", 0.001), ("95%", 0.95), (0.25, 0.25), ("0.25", 0.25)])
+def test_a_share_may_be_written_in_percent(written: float | str, share: float) -> None:
+    config = LoadTestConfig(max_failure_rate=written, min_goodput=written, goodput_ttft="1s")
+    assert config.failure_limit == pytest.approx(share)
+    assert config.goodput_limit == pytest.approx(share)
