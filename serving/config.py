@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -90,6 +90,10 @@ class ExportConfig:
     queue_delay_us: int = 1000
     """Microseconds the dynamic batcher waits for company."""
 
+    preferred_batch_sizes: list[int] = field(default_factory=list)
+    """Batch sizes that the dynamic batcher hands over at once, without waiting for more; by default only
+    max_batch_size is one."""
+
     max_queue_size: int = 256
     """Requests that may wait in Triton; more are refused with 503. 0 sets no limit."""
 
@@ -113,13 +117,19 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
-        for field in ("slots", "max_batch_size", "instances", "stream_interval"):
-            _check_range(field, getattr(self, field), 1)
-        for field in ("version", "max_context", "threads", "kv_tokens", "prefill_chunk"):
-            if getattr(self, field) is not None:
-                _check_range(field, getattr(self, field), 1)
-        for field in ("queue_delay_us", "max_queue_size", "queue_timeout_ms"):
-            _check_range(field, getattr(self, field), 0)
+        for name in ("slots", "max_batch_size", "instances", "stream_interval"):
+            _check_range(name, getattr(self, name), 1)
+        for name in ("version", "max_context", "threads", "kv_tokens", "prefill_chunk"):
+            if getattr(self, name) is not None:
+                _check_range(name, getattr(self, name), 1)
+        for name in ("queue_delay_us", "max_queue_size", "queue_timeout_ms"):
+            _check_range(name, getattr(self, name), 0)
+        for size in self.preferred_batch_sizes:
+            if not 1 <= size <= self.max_batch_size:
+                raise ConfigError(
+                    f"preferred_batch_sizes: {size} is not between 1 and max_batch_size, "
+                    f"{self.max_batch_size}"
+                )
         if self.format == "onnx":
             if self.engine not in ("auto", "onnx"):
                 raise ConfigError(f"format is 'onnx', but engine is {self.engine!r}; give one of them")
@@ -179,8 +189,8 @@ class ServeConfig:
     def __post_init__(self) -> None:
         for name in self.models or []:
             _check_name("models", name)
-        for field in ("http_port", "grpc_port", "metrics_port"):
-            _check_range(field, getattr(self, field), 0, 65535)
+        for name in ("http_port", "grpc_port", "metrics_port"):
+            _check_range(name, getattr(self, name), 0, 65535)
         ports = [port for port in (self.http_port, self.grpc_port, self.metrics_port) if port]
         if len(set(ports)) < len(ports):
             raise ConfigError(

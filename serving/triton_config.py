@@ -95,6 +95,7 @@ def _base(config: ExportConfig, name: str) -> pb.ModelConfig:
     _set(model.version_policy.latest, "num_versions", 1)
     batching = model.dynamic_batching
     _set(batching, "max_queue_delay_microseconds", config.queue_delay_us)
+    batching.preferred_batch_size.extend(config.preferred_batch_sizes)
     policy = batching.default_queue_policy
     _set(policy, "timeout_action", pb.ModelQueuePolicy.REJECT)
     _set(policy, "default_timeout_microseconds", config.queue_timeout_ms * 1000)

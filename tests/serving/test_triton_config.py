@@ -118,6 +118,14 @@ def test_zero_is_refused_by_name(field: str) -> None:
         config(**{field: 0})
 
 
+def test_preferred_batch_sizes_are_the_batchers() -> None:
+    model = model_config(config(preferred_batch_sizes=[2, 8]))
+    assert list(model.dynamic_batching.preferred_batch_size) == [2, 8]
+    assert not model_config(config()).dynamic_batching.preferred_batch_size
+    with pytest.raises(ConfigError, match="preferred_batch_sizes: 9 is not between 1 and max_batch_size, 8"):
+        config(preferred_batch_sizes=[9])
+
+
 @pytest.mark.parametrize("field", ["queue_delay_us", "max_queue_size", "queue_timeout_ms"])
 def test_negative_is_refused_by_name(field: str) -> None:
     with pytest.raises(ConfigError, match=rf"{field} is -1; accepted: at least 0"):
