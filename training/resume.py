@@ -84,8 +84,18 @@ class RunDirectory:
 
     @property
     def finished(self) -> Path | None:
-        """The result that is there, if any."""
-        return next((path for path in (self.adapter, self.checkpoint) if path.exists()), None)
+        """The result that is there, if any, and with it all that was asked for."""
+        result = next((path for path in (self.adapter, self.checkpoint) if path.exists()), None)
+        return None if result is None or self._lacks_ewc() else result
+
+    def _lacks_ewc(self) -> bool:
+        """Whether the run was cut off after its result was sealed and before its importances were written."""
+        try:
+            recorded = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        asked = (recorded.get("settings", {}).get("ewc") or {}).get("save", False)
+        return bool(asked) and not self.ewc.exists()
 
     @property
     def checkpoints(self) -> Path:
@@ -193,6 +203,12 @@ class RunDirectory:
                 f"{self.root} holds a run that was cut off, with another setting: {difference}; "
                 "give it as it was, choose another output, or start over with resume = never"
             )
+
+    def drop_cut_result(self) -> None:
+        """Remove the result of a run that was cut off after it was sealed, before it is written again."""
+        if self.finished is None:
+            for path in (self.adapter, self.checkpoint):
+                shutil.rmtree(path, ignore_errors=True)
 
     def drop_tokens(self) -> None:
         """Remove the encoded rows, which take as much room as the data."""

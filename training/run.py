@@ -213,6 +213,7 @@ def _write_result(
     metrics: dict[str, float],
     fisher: Fisher | None,
 ) -> None:
+    directory.drop_cut_result()
     if isinstance(model, PeftModel):
         manifest = adapter_manifest(config, base, model, training_data=data.fingerprints, metrics=metrics)
         write_adapter(directory.adapter, model, tokenizer, source=source, manifest=manifest)

@@ -243,3 +243,20 @@ def test_what_does_not_fit_is_refused_by_name(
 def test_a_setting_out_of_range_is_named(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"ewc\.{name} = {value}: must be "):
         EwcSettings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_run_that_was_cut_before_its_importances_were_written_is_not_finished(
+    tiny_llama_dir: Path, tasks: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    config = tiny_config(tiny_llama_dir, tasks[0], tmp_path / "out", ewc=EwcSettings(save=True))
+    monkeypatch.setattr("training.run.save", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    assert (tmp_path / "out" / "adapter").is_dir()
+    monkeypatch.undo()
+    result = train(config)
+    assert read_importance(tmp_path / "out").fisher
+    assert read_manifest(result, verify=True)
