@@ -26,7 +26,7 @@ from loadtests.report.texts import (
     verdict_text,
 )
 
-__all__ = ["page_script", "page_style", "render_report"]
+__all__ = ["page_script", "page_style", "page_template", "render_report"]
 
 _HERE = Path(__file__).parent
 
@@ -45,7 +45,7 @@ def render_report(
     """
     config, model_config = results["config"], results["server"].get("model_config")
     in_server = requests_in_server(results)
-    return _template().render(
+    return page_template(_HERE / "page.html").render(
         style=Markup(page_style()),
         script=Markup(page_script()),
         model=config["model"],
@@ -88,6 +88,7 @@ def page_style() -> str:
 
 
 @cache
-def _template() -> Template:
+def page_template(file: Path) -> Template:
+    """Return the template in ``file``; what it is given is escaped, unless it is ``Markup``."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string((_HERE / "page.html").read_text(encoding="utf-8"))
+    return environment.from_string(file.read_text(encoding="utf-8"))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, Template
 from markupsafe import Markup
 
-import loadtests.report
 from loadtests.durations import format_duration
+from loadtests.report.page import page_style, page_template
 from loadtests.sweep.curves import Axis, Dot, curve_chart
 from loadtests.sweep.knee import DEFINITION
 from loadtests.sweep.point import Point
@@ -27,13 +25,12 @@ EXTRA_STYLE = """
 
 def report_style() -> Markup:
     """Return the CSS of the report's page with what a sweep adds."""
-    own = Path(loadtests.report.__path__[0]) / "style.css"
-    return Markup(own.read_text(encoding="utf-8") + EXTRA_STYLE)
+    return Markup(page_style() + EXTRA_STYLE)
 
 
 def render_sweep(result: SweepResult) -> str:
     """Return the page."""
-    return _template().render(
+    return page_template(_TEMPLATE).render(
         style=report_style(),
         result=result,
         config=result.config,
@@ -45,12 +42,6 @@ def render_sweep(result: SweepResult) -> str:
         definition=DEFINITION,
         started=result.started.replace("T", " ").replace("+00:00", " UTC"),
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _answer(result: SweepResult) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from loadtests.durations import format_duration
+from loadtests.report.page import page_template
 from loadtests.sweep.curves import Axis, Dot, curve_chart
 from loadtests.sweep.page import report_style
 from loadtests.sweep.tables import COLUMNS, table_row
@@ -22,7 +21,7 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 
 def render_page(result: ServingSweepResult) -> str:
     """Return the page."""
-    return _template().render(
+    return page_template(_TEMPLATE).render(
         style=report_style(),
         result=result,
         config=result.config,
@@ -39,12 +38,6 @@ def render_page(result: ServingSweepResult) -> str:
         best_yaml=result.best_yaml(),
         started=result.started.replace("T", " ").replace("+00:00", " UTC"),
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _answer(result: ServingSweepResult) -> str:
