@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from loadtests.history.runs import Run
 from loadtests.history.table import HEADER, figures
 from loadtests.report.charts import Chart, short_duration_ns
-from loadtests.report.page import page_script, page_style
+from loadtests.report.page import page_template
 from loadtests.report.scale import trim
 from loadtests.report.timeline import Track
 from loadtests.report.trend import trend_chart
@@ -46,9 +44,7 @@ def history_page(runs: Sequence[Run], folder: Path) -> str:
         ]
         charts = _charts(members) if len(members) > 1 else []  # one run is no trend
         groups.append({"model": model, "load": load, "rows": rows[::-1], "charts": charts})
-    return _template().render(
-        style=Markup(page_style()),
-        script=Markup(page_script()),
+    return page_template(Path(__file__).with_name("page.html")).render(
         folder=str(folder),
         count=len(runs),
         newest=runs[-1].started[:16].replace("T", " "),
@@ -84,9 +80,3 @@ def _labels(started: Sequence[str]) -> list[str]:
     if len({when[:10] for when in started}) == 1:
         return [when[11:16] for when in started]
     return [f"{when[5:10]} {when[11:16]}" for when in started]
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, Template
+from jinja2 import Environment, FileSystemLoader, Template
 from markupsafe import Markup
 
 from loadtests.metrics.distribution import Distribution
@@ -26,7 +26,7 @@ from loadtests.report.texts import (
     verdict_text,
 )
 
-__all__ = ["page_script", "page_style", "page_template", "render_report"]
+__all__ = ["page_template", "render_report"]
 
 _HERE = Path(__file__).parent
 
@@ -46,8 +46,6 @@ def render_report(
     config, model_config = results["config"], results["server"].get("model_config")
     in_server = requests_in_server(results)
     return page_template(_HERE / "page.html").render(
-        style=Markup(page_style()),
-        script=Markup(page_script()),
         model=config["model"],
         protocol=config["protocol"],
         url=config["url"],
@@ -77,18 +75,22 @@ def render_report(
     )
 
 
-def page_script() -> str:
-    """Return the script that our pages share: the switch of the theme, and tooltips."""
-    return (_HERE / "page.js").read_text(encoding="utf-8")
-
-
-def page_style() -> str:
-    """Return the style sheet that our pages share."""
-    return (_HERE / "style.css").read_text(encoding="utf-8")
-
-
 @cache
-def page_template(file: Path) -> Template:
-    """Return the template in ``file``; what it is given is escaped, unless it is ``Markup``."""
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+def page_template(file: Path, *shared: Path) -> Template:
+    """Return the template in ``file``; what it is given is escaped, unless it is ``Markup``.
+
+    It may extend ``base.html``, which has the style sheet and the script that our pages share.
+
+    Args:
+        file: the template.
+        shared: folders of what else it includes.
+    """
+    environment = Environment(
+        loader=FileSystemLoader([_HERE, *shared]), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals |= {"style": Markup(_text("style.css")), "script": Markup(_text("page.js"))}
     return environment.from_string(file.read_text(encoding="utf-8"))
+
+
+def _text(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")

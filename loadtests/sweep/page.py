@@ -7,31 +7,23 @@ from pathlib import Path
 from markupsafe import Markup
 
 from loadtests.durations import format_duration
-from loadtests.report.page import page_style, page_template
+from loadtests.report.page import page_template
 from loadtests.sweep.curves import Axis, Dot, curve_chart
 from loadtests.sweep.knee import DEFINITION
 from loadtests.sweep.point import Point
 from loadtests.sweep.result import SweepResult, load_name
 from loadtests.sweep.tables import COLUMNS, table_row
 
-__all__ = ["EXTRA_STYLE", "render_sweep", "report_style"]
+__all__ = ["ANSWER", "render_sweep"]
 
-_TEMPLATE = Path(__file__).with_name("page.html")
-EXTRA_STYLE = """
-.dot.dim { fill: var(--faint); opacity: 0.55; }
-"""
-"""Beside the report's own style: what a curve needs."""
-
-
-def report_style() -> Markup:
-    """Return the CSS of the report's page with what a sweep adds."""
-    return Markup(page_style() + EXTRA_STYLE)
+ANSWER = Path(__file__).parent
+"""Where ``answer.html`` is: the verdict and the main figures of a sweep."""
+_TEMPLATE = ANSWER / "page.html"
 
 
 def render_sweep(result: SweepResult) -> str:
     """Return the page."""
-    return page_template(_TEMPLATE).render(
-        style=report_style(),
+    return page_template(_TEMPLATE, ANSWER).render(
         result=result,
         config=result.config,
         answer=_answer(result),

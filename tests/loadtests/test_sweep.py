@@ -92,7 +92,8 @@ def test_the_files_hold_the_answer(users: tuple[SweepResult, list[str]]) -> None
     assert f"limit {LIMIT.removesuffix('ms')} ms" in page
     assert "3 (highest" in page
     assert 'href="points/3/report.html"' in page
-    assert "<script" not in page
+    assert 'id="theme"' in page
+    assert "<script src" not in page  # it needs no other file
 
 
 @pytest.mark.locust

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from loadtests.durations import format_duration
 from loadtests.report.page import page_template
 from loadtests.sweep.curves import Axis, Dot, curve_chart
-from loadtests.sweep.page import report_style
+from loadtests.sweep.page import ANSWER
 from loadtests.sweep.tables import COLUMNS, table_row
 from trimaran.sweep.pareto import Measured
 from trimaran.sweep.result import ServingSweepResult
@@ -21,8 +21,7 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 
 def render_page(result: ServingSweepResult) -> str:
     """Return the page."""
-    return page_template(_TEMPLATE).render(
-        style=report_style(),
+    return page_template(_TEMPLATE, ANSWER).render(
         result=result,
         config=result.config,
         answer=_answer(result),
