@@ -9,9 +9,11 @@ from urllib.parse import quote
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError, HTTPSocketPoolResponse
 
+from loadtests.answer import Answer
 from loadtests.credentials import Credentials
 from loadtests.errors import EndpointError
-from loadtests.http_user import HttpUser, connect, get_json
+from loadtests.failures import RequestFailed
+from loadtests.http_user import HttpUser, broken, connect, decode, get_json
 from loadtests.target import Target
 from loadtests.triton_contract import check_outputs, request_inputs
 from loadtests.workloads.workload import Request
@@ -65,6 +67,22 @@ class TritonHttpUser(HttpUser):
         """
         model = quote(self.workload.model, safe="")
         return self.post(f"{self.target.path}/v2/models/{model}/{self.endpoint}", self.body(request))
+
+    def ask_whole(self, request: Request, answer: Answer) -> tuple[int, dict[str, Any]]:
+        """Send a request that is answered at once; return when the answer was seen, and its JSON.
+
+        Raises:
+            RequestFailed: as ``post`` does, or the answer is cut, empty or malformed.
+        """
+        response = self.ask(request)
+        try:
+            body = response.read()
+        except (OSError, HTTPParseError) as error:
+            raise broken(error) from error
+        seen_ns = answer.now()
+        if not body:
+            raise RequestFailed("empty", "HTTP 200 with no body")
+        return seen_ns, decode(body)
 
     def body(self, request: Request) -> dict[str, Any]:
         """Return what is posted, by the generate extension: inputs by name."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from geventhttpclient.response import HTTPParseError
-
 from loadtests.answer import Answer
-from loadtests.failures import RequestFailed
-from loadtests.http_user import broken, decode
 from loadtests.triton_http import TritonHttpUser
 from loadtests.workloads.workload import Request
 
@@ -22,12 +18,4 @@ class TritonGenerateUser(TritonHttpUser):
 
     def send(self, request: Request, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""
-        response = self.ask(request)
-        try:
-            body = response.read()
-        except (OSError, HTTPParseError) as error:
-            raise broken(error) from error
-        seen_ns = answer.now()
-        if not body:
-            raise RequestFailed("empty", "HTTP 200 with no body")
-        answer.add_outputs(seen_ns, decode(body))
+        answer.add_outputs(*self.ask_whole(request, answer))

@@ -8,13 +8,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from geventhttpclient.response import HTTPParseError
-
 from loadtests.answer import Answer
 from loadtests.credentials import Credentials
 from loadtests.errors import EndpointError
 from loadtests.failures import RequestFailed
-from loadtests.http_user import broken, decode
 from loadtests.target import Target
 from loadtests.triton_contract import datatype, request_inputs
 from loadtests.triton_http import TritonHttpUser, read_json
@@ -54,15 +51,8 @@ class TritonInferUser(TritonHttpUser):
 
     def send(self, request: Request, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""
-        response = self.ask(request)
-        try:
-            body = response.read()
-        except (OSError, HTTPParseError) as error:
-            raise broken(error) from error
-        seen_ns = answer.now()
-        if not body:
-            raise RequestFailed("empty", "HTTP 200 with no body")
-        answer.add_outputs(seen_ns, _by_name(decode(body)))
+        seen_ns, content = self.ask_whole(request, answer)
+        answer.add_outputs(seen_ns, _by_name(content))
 
 
 def _by_name(content: dict[str, Any]) -> dict[str, Any]:
