@@ -79,7 +79,8 @@ def estimate_memory(config: TrainConfig, base: Any, max_length: int) -> MemoryEs
         parameters=parameters,
         trainable=trainable,
         weights=weights,
-        gradients=trainable * trained_bytes,
+        # Passes of a step that may be done again keep the gradients of those before them apart.
+        gradients=trainable * trained_bytes * (2 if config.retry_out_of_memory else 1),
         optimizer=round(trainable * (2 * trained_bytes if state is None else state)),
         activations=tokens * activation_bytes(config, model)
         + adapted_expert_bytes(config, model)

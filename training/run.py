@@ -41,6 +41,7 @@ from training.fused.apply import fused_layers
 from training.gathering import gather_weights
 from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
+from training.moe.routers import find_routers
 from training.moe.setup import prepare_moe, trained_routers
 from training.optimizers import check_optimizer
 from training.precision import base_dtype
@@ -98,6 +99,12 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
     base_model = _load_base(config, source, config.revision)
     base = base_manifest(source, base_model, tokenizer)
     routers = trained_routers(base_model, config)
+    if config.retry_out_of_memory and find_routers(base_model):
+        raise ConfigError(
+            "retry_out_of_memory = true, but the model is a mixture of experts: balance, capacity and "
+            "statistics are of the rows of a pass, which would become fewer; lower batch_size and raise "
+            "gradient_accumulation"
+        )
 
     encoder = RowEncoder(PromptEncoder(tokenizer, base.tokens), base.tokens)
     max_length = _max_length(config, base)

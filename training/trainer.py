@@ -15,7 +15,6 @@ from peft import PeftModel
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from checkpoints.errors import ConfigError
 from training.callbacks.epoch_order import EpochOrder
 from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
@@ -120,12 +119,6 @@ def build_trainer(
         trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
     trainer.row_sampler = sampler if ranks == 1 else FilledSampler(sampler, ranks * config.batch_size)
     trainer.guard = StepGuard(train, decode)
-    if config.retry_out_of_memory and moe is not None:
-        raise ConfigError(
-            "retry_out_of_memory = true, but the model is a mixture of experts: balance, capacity and "
-            "statistics are of the rows of a pass, which would become fewer; lower batch_size and raise "
-            "gradient_accumulation"
-        )
     trainer.halved = HalvedBatches() if config.retry_out_of_memory else None
     trainer.penalty = penalty
     trainer.remove_callback(PrinterCallback)

@@ -32,6 +32,7 @@ DEEPSEEK_7B = LlamaConfig(
     vocab_size=102400, hidden_size=4096, intermediate_size=11008, num_hidden_layers=30,
     num_attention_heads=32, max_position_embeddings=4096, tie_word_embeddings=False,
 )  # fmt: skip
+SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
 LINEAR_7B = 30 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
 REST_7B = 2 * 102400 * 4096 + 61 * 4096
 
@@ -131,6 +132,14 @@ def test_activations_of_a_mixture_are_what_autograd_keeps(method: str, dtype: st
     estimated = ROWS * LENGTH * activation_bytes(config, model)
     print(f"{method} {dtype}: estimated {estimated:,}, kept {measured:,}: {estimated / measured:.2f}")
     assert 0.85 <= estimated / measured <= 1.15
+
+
+def test_passes_that_may_be_done_again_need_gradients_twice() -> None:
+    plain, again = (
+        estimate_memory(config_of(retry_out_of_memory=retry), empty(LlamaConfig(**SMALL)), LENGTH)
+        for retry in (False, True)
+    )
+    assert again.gradients == 2 * plain.gradients > 0
 
 
 def test_the_parts_of_a_7b_by_arithmetic() -> None:
