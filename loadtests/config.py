@@ -133,6 +133,9 @@ class LoadTestConfig(WorkloadSettings):
             self.users = _USERS if self.arrivals == "closed" else _USERS_OF_OPEN_LOOP
         if isinstance(self.rate, int | float):
             self.rate = f"{self.rate:g}"
+        # In one form, for who reads results.json.
+        self.max_failure_rate = self.failure_limit
+        self.min_goodput = self.goodput_limit
         check_workload(self)
         check_numbers(self)
         _ = self.stop_timeout_ns, self.request_timeout_ns, self.latency_limits(), self.max_lateness_p99_ns

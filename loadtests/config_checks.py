@@ -62,7 +62,6 @@ def check_numbers(config: LoadTestConfig) -> None:
         value = getattr(config, field)
         if value is not None and not 0 < value < float("inf"):
             raise ConfigError(f"{field}: {value} must be above 0")
-    _ = config.failure_limit, config.goodput_limit
     if not 0 <= config.max_regression <= 10:
         raise ConfigError(f"max_regression: {config.max_regression} is not between 0 and 10 (0.1 is 10 %)")
 

@@ -103,7 +103,7 @@ def test_master_and_workers_use_our_locustfile_and_judge_by_limits(helm: Helm) -
     assert (master["model"], master["results"]) == ("llm", "/results/pod")
     assert master["limits"] == "{('ttft', 'p95'): 800000000}"
     # A failed request is for --max-failure-rate to judge, as in a load test of one process.
-    assert (master["exit_code_on_error"], master["max_failure_rate"]) == (0, 0.0)
+    assert (master["exit_code_on_error"], float(master["max_failure_rate"])) == (0, 0.0)
     assert worker["worker"]
     assert worker["master_host"] == MASTER
     assert worker["master_port"] == 5557

@@ -98,4 +98,5 @@ def test_a_rate_may_be_a_number_in_yaml() -> None:
 def test_a_share_may_be_written_in_percent(written: float | str, share: float) -> None:
     config = LoadTestConfig(max_failure_rate=written, min_goodput=written, goodput_ttft="1s")
     assert config.failure_limit == pytest.approx(share)
+    assert isinstance(config_to_json(config)["max_failure_rate"], float)
     assert config.goodput_limit == pytest.approx(share)
