@@ -20,23 +20,28 @@ from checkpoints.errors import ServerError
 from serving.client import Generation, TritonClient
 from serving.engine.config import ENGINE_CONFIG_NAME
 from serving.triton_server import TritonServer
-from serving.wire import encode
+from serving.wire import Request, encode
 from tests.serving.endpoint import exported, metric, post, sealed_llama
 
 pytestmark = pytest.mark.triton
+
+ENDLESS = 16_384
+"""Tokens of a context that no machine fills before a test cancels the request."""
 
 BODY = {"text_input": "The sea", "ignore_eos": True}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: PreTrainedTokenizerFast) -> Path:
-    return sealed_llama(tmp_path_factory.mktemp("faults") / "checkpoint", tiny_tokenizer)
+    directory = tmp_path_factory.mktemp("faults") / "checkpoint"
+    return sealed_llama(directory, tiny_tokenizer, max_position_embeddings=ENDLESS)
 
 
 def test_a_burst_above_the_queue_limit_is_shed_and_the_rest_is_answered(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    exported(checkpoint, tmp_path, slots=4, max_batch_size=4, max_queue_size=8, queue_delay_us=100_000)
+    limits = {"slots": 4, "max_batch_size": 4, "max_queue_size": 8, "queue_delay_us": 100_000}
+    exported(checkpoint, tmp_path, max_context=ENDLESS, **limits)
     with TritonServer(tmp_path) as server:
         url = f"{server.http_url}/v2/models/llm/generate"
         with ThreadPoolExecutor(40) as pool:
@@ -53,22 +58,24 @@ def _a_request_may_limit_its_wait(server: TritonServer) -> None:
     """With one slot free, two requests of one batch: one runs, the other's timeout passes."""
     channel = grpc.insecure_channel(server.grpc_url)
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    endless: Request = {"text": "a", "max_tokens": ENDLESS - 1000, "ignore_eos": True}
 
-    def ask(_: int) -> str:
-        message = encode("llm", {"text": "a", "max_tokens": 1000, "ignore_eos": True}, stream=False)
+    def ask(_: int) -> tuple[grpc.Call, str]:
+        message = encode("llm", endless, stream=True)
         message.parameters["timeout"].int64_param = 300_000  # microseconds
-        return "".join(response.error_message for response in stub.ModelStreamInfer(iter([message])))
+        call = stub.ModelStreamInfer(iter([message]))
+        return call, next(call).error_message
 
     with TritonClient(server.grpc_url) as client, channel:
-        held = [client.stream(text="a", max_tokens=2000, ignore_eos=True) for _ in range(3)]
+        held = [client.stream(**endless) for _ in range(3)]
         for stream in held:
             next(stream)
         with ThreadPoolExecutor(2) as pool:
-            errors = sorted(pool.map(ask, range(2)))
-        for stream in held:
-            stream.cancel()
-    assert errors[0] == ""
-    assert "timeout passed before a slot was free" in errors[1]
+            calls, errors = zip(*pool.map(ask, range(2)), strict=True)
+        for running in (*held, *calls):
+            running.cancel()
+    assert sorted(errors)[0] == ""
+    assert "timeout passed before a slot was free" in sorted(errors)[1]
 
 
 def test_sigterm_during_load_drains(checkpoint: Path, tmp_path: Path) -> None:
