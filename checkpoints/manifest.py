@@ -195,6 +195,9 @@ def read_manifest(directory: Path, *, verify: bool = False) -> Manifest:
 def seal(directory: Path, manifest: Manifest) -> Manifest:
     """Hash every file under ``directory``, then write its manifest, last and atomically.
 
+    Its weights get the permissions of its other files: safetensors 0.8 writes for the owner alone, whatever
+    the umask, and a server that runs as another user could not read them.
+
     Returns:
         The manifest as written, with ``files`` filled.
     """
@@ -207,6 +210,10 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
     sealed = replace(manifest, files=files)
     text = json.dumps(asdict(sealed), indent=2, ensure_ascii=False, allow_nan=False)
     write_text_atomically(directory / MANIFEST_NAME, text + "\n")
+    mode = (directory / MANIFEST_NAME).stat().st_mode
+    for path in directory.rglob("*.safetensors"):
+        if path.stat().st_nlink == 1:  # else it is a file of somebody else, too
+            path.chmod(mode)
     return sealed
 
 

@@ -65,6 +65,18 @@ def test_what_is_sealed_is_read_back(checkpoint: Path) -> None:
     assert {"python", "torch", "transformers"} <= set(manifest.tools)
 
 
+def test_weights_are_as_readable_as_the_manifest(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    ours, theirs = checkpoint / "model.safetensors", checkpoint / "linked.safetensors"
+    for path in (ours, theirs):
+        path.touch(0o600)
+    (tmp_path / "original.safetensors").hardlink_to(theirs)
+    seal(checkpoint, MANIFEST)
+    assert ours.stat().st_mode == (checkpoint / MANIFEST_NAME).stat().st_mode
+    assert theirs.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_changed_manifest_has_another_hash(checkpoint: Path) -> None:
     first = manifest_sha256(checkpoint)
     seal(checkpoint, replace(MANIFEST, licence="mit"))
