@@ -86,6 +86,8 @@ def _run(command: Command, arguments: list[str], log_level: str) -> int:
     config, later_level = parse_command(command, arguments)
     level = (later_level or log_level).upper() if _speaks() else "ERROR"
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # bitsandbytes looks for a CPU kernel on the Hugging Face Hub whenever it is imported, and warns.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     code: int = getattr(commands, command.function)(config)
     return code
 
