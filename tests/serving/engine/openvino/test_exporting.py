@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openvino as ov
 import pytest
 import torch
 from transformers import AutoConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -28,6 +29,8 @@ from tests.serving.engine.openvino.architectures import build
 # A wide model, so that rounding its weights shows as it would in a real one.
 WIDE = {"hidden_size": 128, "intermediate_size": 256}
 
+COMPUTES_IN_BF16 = ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT") == ov.Type.bf16
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: PreTrainedTokenizerFast) -> Path:
@@ -47,7 +50,13 @@ def settings(weights: str = "fp32", **options: Any) -> EngineConfig:
 @pytest.mark.parametrize(
     ("weights", "largest_kl", "smallest_kl"),
     # Measured here: 3e-8, 4e-5, 8e-3 and 0.8 nats; each must be of its own size, not its neighbour's.
-    [("fp32", 1e-6, 0.0), ("fp16", 5e-4, 1e-6), ("int8", 0.1, 5e-4), ("int4", 5.0, 0.1)],
+    # Where the CPU computes fp16 weights in bf16, 2e-3: the rounding of what lies between the layers.
+    [
+        ("fp32", 1e-6, 0.0),
+        ("fp16", 5e-3 if COMPUTES_IN_BF16 else 5e-4, 1e-6),
+        ("int8", 0.1, 5e-4),
+        ("int4", 5.0, 0.1),
+    ],
 )
 def test_each_precision_is_as_close_as_it_should_be(
     checkpoint: Path, manifest: Manifest, tmp_path: Path, weights: str, largest_kl: float, smallest_kl: float
