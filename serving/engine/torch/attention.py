@@ -16,7 +16,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from serving.engine.torch.plan import Plan
 
-__all__ = ["PLAN", "use_slot_attention"]
+__all__ = ["PLAN", "attend", "use_slot_attention"]
 
 NAME = "trimaran_slots"
 PLAN = "slot_plan"
@@ -67,8 +67,20 @@ def slot_attention(
         or any(kwargs.get(name) is not None for name in _SPECIAL)
     ):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    attend = _attend_prompt if plan.is_prefill else _attend_rows
     return attend(plan, query, key, value, attention_mask, scaling), None
+
+
+def attend(
+    plan: Plan,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Attend without anything else; shapes as in ``slot_attention``, of which this is the usual case."""
+    compute = _attend_prompt if plan.is_prefill else _attend_rows
+    return compute(plan, query, key, value, mask, scaling)
 
 
 def _attend_prompt(

@@ -56,11 +56,7 @@ class _Product:
     def __init__(self, layers: Sequence[nn.Linear], rows: int) -> None:
         self.in_features = layers[0].in_features
         self.sizes = [layer.out_features for layer in layers]
-        whole = nn.Linear(self.in_features, sum(self.sizes), bias=False, device="meta")
-        whole.weight = _stack([layer.weight for layer in layers])
-        if layers[0].bias is not None:
-            whole.bias = _stack([layer.bias for layer in layers])
-        self._packed = PackedLinear(whole, rows)
+        self._packed = PackedLinear.of(layers, rows)
         self._input: torch.Tensor | None = None
         self._outputs: dict[int, torch.Tensor] = {}
 
@@ -72,10 +68,6 @@ class _Product:
         if not self._outputs:
             self._input = None
         return output
-
-
-def _stack(values: Sequence[torch.Tensor]) -> nn.Parameter:
-    return nn.Parameter(torch.cat([value.detach() for value in values]), requires_grad=False)
 
 
 def join_linear_layers(model: nn.Module, *, rows: int) -> int:

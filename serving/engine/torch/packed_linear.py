@@ -7,6 +7,7 @@ the machine, so it is made when the model is loaded and never saved.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeGuard
 
 import torch
@@ -36,6 +37,30 @@ class PackedLinear(nn.Module):
             inputs, self._packed, self._bias, "none", [], ""
         )
         return output
+
+    def add(self, inputs: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Return ``forward(inputs) + other``, rounded once; ``other`` has the output's shape."""
+        output: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+            inputs, other, self._packed, self._bias, "add"
+        )
+        return output
+
+    @classmethod
+    def of(cls, layers: Sequence[nn.Linear], rows: int) -> PackedLinear:
+        """Return one product of ``layers`` that read the same input, their outputs side by side."""
+        if len(layers) == 1:
+            return cls(layers[0], rows)
+        has_bias = layers[0].bias is not None
+        features = sum(layer.out_features for layer in layers)
+        whole = nn.Linear(layers[0].in_features, features, bias=has_bias, device="meta")
+        whole.weight = _stack([layer.weight for layer in layers])
+        if has_bias:
+            whole.bias = _stack([layer.bias for layer in layers])
+        return cls(whole, rows)
+
+
+def _stack(values: Sequence[torch.Tensor]) -> nn.Parameter:
+    return nn.Parameter(torch.cat([value.detach() for value in values]), requires_grad=False)
 
 
 def pack_linear_layers(model: nn.Module, *, rows: int) -> int:

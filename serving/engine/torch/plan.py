@@ -45,6 +45,7 @@ class Plan:
         self.segments = segments
         self._start = start
         self._places: dict[tuple[int, int, torch.device], torch.Tensor] = {}
+        self._rotation: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def is_prefill(self) -> bool:
@@ -65,6 +66,19 @@ class Plan:
     def decode(cls, positions: torch.Tensor, lengths: list[int]) -> Plan:
         """Return the plan of one token in each row; ``positions`` is int64 ``[rows, 1]``."""
         return cls(0, len(lengths), positions, max(lengths), segments=_segments(lengths))
+
+    def rotation(self, embeddings: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what a vector and its halves swapped are multiplied by, ``[rows, query, 1, head_dim]`` each.
+
+        Args:
+            embeddings: cosines and sines of the pass, ``[rows, query, head_dim]``; the same in all layers.
+        """
+        if self._rotation is None:
+            cosines, sines = embeddings
+            half = sines.shape[-1] // 2
+            signed = torch.cat((-sines[..., :half], sines[..., half:]), dim=-1)
+            self._rotation = cosines.unsqueeze(2), signed.unsqueeze(2)
+        return self._rotation
 
     def write(self, stored: torch.Tensor, new: torch.Tensor) -> None:
         """Write ``[rows, heads, query, size]`` into a layer's ``[slots, heads, positions, size]``."""

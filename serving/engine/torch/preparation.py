@@ -9,6 +9,7 @@ import logging
 
 from transformers import PreTrainedModel
 
+from serving.engine.torch.decoder_layer import fuse_decoder_layers
 from serving.engine.torch.joined_linear import join_linear_layers
 from serving.engine.torch.norms import fuse_norms
 from serving.engine.torch.packed_linear import pack_linear_layers
@@ -30,13 +31,16 @@ def prepare_model(model: PreTrainedModel) -> None:
     if model.device.type != "cpu" or not shown_equal(model.config):
         return
     loaded = _parameter_bytes(model)
+    layers = fuse_decoder_layers(model, rows=_LAYOUT_ROWS)
     joined = join_linear_layers(model, rows=_LAYOUT_ROWS)
     packed = pack_linear_layers(model, rows=_LAYOUT_ROWS)
     fused = fuse_norms(model)
     if 2 * _parameter_bytes(model) < loaded:
         _copy_parameters(model)
     logger.info(
-        "fast paths: %d linear layers packed for oneDNN, %d more of several in one, %d norms fused",
+        "fast paths: %d decoder layers fused; of the others %d linear layers packed for oneDNN, %d more of"
+        " several in one, %d norms fused",
+        layers,
         packed,
         joined,
         fused,

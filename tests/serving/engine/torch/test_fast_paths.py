@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
 from serving.engine.request import GenerationRequest, SamplingParameters
+from serving.engine.torch.decoder_layer import FusedDecoderLayer, fuse_decoder_layers
 from serving.engine.torch.joined_linear import JoinedLinear, join_linear_layers
 from serving.engine.torch.masks import MaskBuilder
-from serving.engine.torch.norms import FusedRMSNorm, fuse_norms
+from serving.engine.torch.norms import RMSNorm, fuse_norms
 from serving.engine.torch.packed_linear import PackedLinear, pack_linear_layers
 from serving.engine.torch.plan import Plan
 from serving.engine.torch.preparation import prepare_model
+from serving.engine.torch.runner import TorchRunner
 from tests.equality import assert_equal_tokens
 from tests.serving.engine.engines import drive, token_ids
 from tests.serving.engine.torch.architectures import make_engine, prompts, references, tiny_model
@@ -82,21 +87,59 @@ def test_a_norm_is_fused_only_where_it_is_the_same() -> None:
 
     model = nn.ModuleDict({"plain": LlamaRMSNorm(32, eps=1e-5), "other": OtherRMSNorm(32, eps=1e-5)})
     model["plain"].weight.uniform_(0.5, 2)
-    inputs = torch.randn(3, 5, 32)
-    expected = model["plain"](inputs)
+    few, many = torch.randn(3, 5, 32), torch.randn(20, 5, 32)
+    expected = [model["plain"](inputs) for inputs in (few, many)]
     assert fuse_norms(model) == 1
-    torch.testing.assert_close(model["plain"](inputs), expected, atol=1e-6, rtol=1e-6)
+    for inputs, output in zip((few, many), expected, strict=True):
+        torch.testing.assert_close(model["plain"](inputs), output, atol=1e-6, rtol=1e-6)
     assert isinstance(model["other"], OtherRMSNorm)
 
 
 def test_a_model_is_prepared_whole() -> None:
-    kinds = {}
-    for name in ("llama", "gemma3_text"):
+    for name, expected in (
+        ("llama", {FusedDecoderLayer, PackedLinear, RMSNorm}),
+        ("gemma3_text", {PackedLinear, JoinedLinear, RMSNorm}),
+    ):
         model = tiny_model(name)
         prepare_model(model)
-        kinds[name] = {type(module) for module in model.modules()}
-        assert nn.Linear not in kinds[name]
-        assert {PackedLinear, JoinedLinear, FusedRMSNorm} <= kinds[name]
+        kinds = {type(module) for module in model.modules()}
+        assert nn.Linear not in kinds
+        assert expected <= kinds
+
+
+def test_decoder_layers_that_may_compute_something_else_stay() -> None:
+    class Doubled(LlamaDecoderLayer):
+        def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            return 2 * super().forward(*args, **kwargs)
+
+    plain, other, gelu, quantized = (tiny_model() for _ in range(4))
+    assert fuse_decoder_layers(plain, rows=8) == 2
+    other.model.layers[0] = Doubled(other.config, 0)
+    gelu.model.layers[1].mlp.act_fn = nn.GELU()
+    quantized.model.layers[0].self_attn.q_proj = type("Linear4bit", (nn.Linear,), {})(64, 64, bias=False)
+    for model in (other, gelu, quantized):
+        assert fuse_decoder_layers(model, rows=8) == 1
+
+
+@torch.inference_mode()
+def test_in_bf16_the_fast_paths_are_as_close_to_fp32_as_the_model_itself() -> None:
+    def logits(model: PreTrainedModel) -> torch.Tensor:
+        runner = TorchRunner(model, 2, 128)
+        first = runner.prefill(0, ids[:-8], 0)
+        rest = [runner.decode([token], [at]) for at, token in enumerate(ids[-8:], len(ids) - 8)]
+        return torch.cat([first, *rest]).log_softmax(-1)
+
+    (ids,) = prompts(1, longest=100)
+    ids = ids * (1 + 64 // len(ids))
+    exact, plain, fast = (tiny_model().to(dtype) for dtype in (torch.float32, torch.bfloat16, torch.bfloat16))
+    prepare_model(fast)
+    expected = logits(exact)
+    kl = [
+        nn.functional.kl_div(logits(model), expected, log_target=True, reduction="batchmean").item()
+        for model in (plain, fast)
+    ]
+    assert kl[1] <= 1.5 * kl[0] + 1e-5
+    assert kl[0] < 1e-2
 
 
 def test_rows_attend_in_runs_only_where_that_saves() -> None:
