@@ -19,6 +19,7 @@ from serving.engine.torch.attention import attend
 from serving.engine.torch.kv_cache import SlotCache
 from serving.engine.torch.norms import RMSNorm
 from serving.engine.torch.packed_linear import PackedLinear, can_pack
+from serving.engine.torch.packed_nf4 import PackedNF4Linear, can_pack_nf4
 
 __all__ = ["FusedDecoderLayer", "fuse_decoder_layers"]
 
@@ -51,10 +52,10 @@ class FusedDecoderLayer(nn.Module):
         self._mlp_size: int = mlp.gate_proj.out_features
         self.attention_norm = RMSNorm.of(cast(nn.Module, layer.input_layernorm))
         self.mlp_norm = RMSNorm.of(cast(nn.Module, layer.post_attention_layernorm))
-        self.query_key_value = PackedLinear.of([attention.q_proj, attention.k_proj, attention.v_proj], rows)
-        self.output = PackedLinear.of([attention.o_proj], rows)
-        self.gate_up = PackedLinear.of([mlp.gate_proj, mlp.up_proj], rows)
-        self.down = PackedLinear.of([mlp.down_proj], rows)
+        self.query_key_value = _product([attention.q_proj, attention.k_proj, attention.v_proj], rows)
+        self.output = _product([attention.o_proj], rows)
+        self.gate_up = _product([mlp.gate_proj, mlp.up_proj], rows)
+        self.down = _product([mlp.down_proj], rows)
 
     def forward(
         self,
@@ -125,4 +126,10 @@ def _linear_layers(module: nn.Module, names: Sequence[str]) -> bool:
     """Whether the Linear layers of ``module`` are these and can be packed."""
     children = dict(module.named_children())
     linear = {name for name, child in children.items() if list(child.parameters())}
-    return linear == set(names) and all(can_pack(children[name]) for name in names)
+    return linear == set(names) and (
+        all(can_pack(children[name]) for name in names) or all(can_pack_nf4(children[name]) for name in names)
+    )
+
+
+def _product(layers: Sequence[nn.Linear], rows: int) -> PackedLinear | PackedNF4Linear:
+    return PackedNF4Linear(layers) if can_pack_nf4(layers[0]) else PackedLinear.of(layers, rows)

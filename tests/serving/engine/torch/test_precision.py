@@ -16,9 +16,11 @@ from checkpoints.quantize import QuantizeConfig, quantize
 from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
 from serving.engine.request import GenerationRequest, SamplingParameters
 from serving.engine.torch import exporting
+from serving.engine.torch.decoder_layer import fuse_decoder_layers
 from serving.engine.torch.exporting import EXPORTER
 from serving.engine.torch.loading import load_engine
 from serving.engine.torch.precision import load_in_precision
+from serving.engine.torch.runner import TorchRunner
 from tests.equality import assert_equal_tokens, generate_greedily
 from tests.serving.endpoint import exported, sealed_llama
 from tests.serving.engine.engines import drive, token_ids
@@ -52,6 +54,22 @@ def test_nf4_computed_in_float32_equals_generate(packed: Path) -> None:
         bf16 = load_model(packed, device="cpu")(tokens).logits.float()
         difference = (model(tokens).logits - bf16).norm() / bf16.norm()
     assert 0 < difference < 0.02
+
+
+def test_nf4_layers_computed_together_equal_bitsandbytes_own(packed: Path) -> None:
+    plain, fused = (load_model(packed, dtype="bf16", device="cpu") for _ in range(2))
+    layer = plain.model.layers[0].mlp.down_proj
+    if not layer.support_avx512bf16_for_cpu:
+        pytest.skip("bitsandbytes lays NF4 weights out anew only on CPUs with AVX-512 bf16")
+    assert fuse_decoder_layers(fused, rows=8) == len(plain.model.layers)
+    runners = [TorchRunner(model, 2, 128) for model in (plain, fused)]
+    with torch.inference_mode():
+        for token_id in (5, 6):
+            one, other = (runner.prefill(token_id - 5, [token_id] * 20, 0) for runner in runners)
+            assert (one - other).norm() < 0.02 * one.norm()
+        one, other = (runner.decode([7, 8], [20, 20]) for runner in runners)
+    assert (one - other).norm() < 0.02 * one.norm()
+    assert one[0].argmax() == other[0].argmax()
 
 
 @pytest.mark.parametrize(("fast_bf16", "expected"), [(True, "bf16"), (False, "fp32")])
