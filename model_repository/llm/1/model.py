@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import triton_python_backend_utils as pb_utils
 from checkpoints.errors import CheckpointError, RequestError, TrimaranError
 from checkpoints.manifest import read_manifest
 from checkpoints.prompt import PromptEncoder
+from serving.cpus import engine_threads
 from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
 from serving.engine.delivery import Ticket
 from serving.engine.loop import EngineFailure, EngineLoop
@@ -45,7 +47,11 @@ class TritonPythonModel:
         version = Path(args["model_repository"]) / args["model_version"]
         checkpoint = version / "checkpoint"
         try:
+            model_config = json.loads(args["model_config"])
             config = EngineConfig.read(version / ENGINE_CONFIG_NAME)
+            instances = sum(group["count"] for group in model_config["instance_group"])
+            config = replace(config, threads=engine_threads(config.threads, instances))
+            logger.info("engine %s, threads %d, instances %d", config.engine, config.threads, instances)
             if config.own_process and not config.trust_remote_code:
                 leave_out_torch()
             manifest = read_manifest(checkpoint)
@@ -63,7 +69,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from error
         self.answers = set()
         labels = {"model": self.name, "version": args["model_version"]}
-        queue = json.loads(args["model_config"]).get("dynamic_batching", {}).get("default_queue_policy", {})
+        queue = model_config.get("dynamic_batching", {}).get("default_queue_policy", {})
         self.metrics = ModelMetrics(
             pb_utils,
             labels,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
 import torch
 
+from serving.cpus import engine_threads
 from serving.engine.config import EngineConfig
 
 __all__ = ["compile_properties"]
@@ -24,7 +24,7 @@ def compile_properties(config: EngineConfig) -> dict[str, Any]:
     where it has bf16 instructions, else fp32. The KV precision is always ours: the plugin's default, u8,
     gives wrong tokens where keys and values differ in size.
     """
-    threads = config.threads or len(os.sched_getaffinity(0))
+    threads = engine_threads(config.threads)
     properties: dict[str, Any] = {
         "KV_CACHE_PRECISION": _KV_PRECISIONS[config.kv_dtype],
         "INFERENCE_NUM_THREADS": threads,
