@@ -80,5 +80,6 @@ class Exporter(ABC):
         """Return the written model as ``checkpoints.fidelity`` takes one.
 
         That is a callable ``model(input_ids=int64 [1, T], use_cache=False)`` whose result has
-        ``logits``, float ``[1, T, vocab]``, and an attribute ``device``.
+        ``logits``, float ``[1, T, vocab]``, and an attribute ``device``. Where the precision it computes in
+        depends on the machine, ``computed_in`` names it.
         """

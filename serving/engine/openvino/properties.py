@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import openvino as ov
 import torch
 
 from serving.cpus import engine_threads
 from serving.engine.config import EngineConfig
 
-__all__ = ["compile_properties"]
+__all__ = ["compile_properties", "computed_in"]
 
 logger = logging.getLogger(__name__)
 
+_NAMES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _KV_PRECISIONS = {"fp32": "f32", "fp16": "f16", "u8": "u8"}
 
 
@@ -40,3 +42,14 @@ def compile_properties(config: EngineConfig) -> dict[str, Any]:
         )
         properties["INFERENCE_PRECISION_HINT"] = "f32"
     return properties
+
+
+def computed_in(properties: dict[str, Any]) -> str:
+    """Return the precision the CPU plugin multiplies in on this machine: ``fp32``, ``bf16`` or ``fp16``.
+
+    Args:
+        properties: of ``compile_properties``. Without a hint of ours it is the plugin's choice for this CPU.
+    """
+    hint = properties.get("INFERENCE_PRECISION_HINT")
+    name = hint or ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
+    return _NAMES.get(name, str(name))
