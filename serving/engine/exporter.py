@@ -49,6 +49,10 @@ class Exporter(ABC):
     def default_kv_dtype(self, manifest: Manifest, weights: str) -> str:
         """Return the precision of the KV cache that belongs to ``weights``."""
 
+    def default_kv_tokens(self, slots: int, max_context: int) -> int:
+        """Return the positions of the KV cache that give every slot its whole context."""
+        return slots * max_context
+
     @abstractmethod
     def check(self, manifest: Manifest, model_config: Any, config: EngineConfig) -> None:
         """Check that the engine computes this model exactly; quick, loads no weights.

@@ -53,6 +53,18 @@ def test_the_engine_and_its_precision(
     assert (engine.engine, engine.weights, engine.kv_dtype) == expected
 
 
+@pytest.mark.parametrize(
+    ("engine", "asked", "expected"),
+    [("torch", None, 3 * 100), ("onnx", None, 3 * 100), ("openvino", None, 3 * 128), ("openvino", 150, 150)],
+)
+def test_the_size_of_the_kv_cache_is_written_out(
+    make_checkpoint: Make, engine: str, asked: int | None, expected: int
+) -> None:
+    found = choose(make_checkpoint, engine=engine, slots=3, max_context=100, kv_tokens=asked)
+    assert found.kv_tokens == expected
+    assert found.threads is None  # the server decides
+
+
 def test_nf4_is_for_the_torch_engine(make_checkpoint: Make) -> None:
     nf4 = {"kind": "quantized", "dtype": "bf16", "quantization": {"method": "nf4"}}
     engine = choose(make_checkpoint, changed=nf4)

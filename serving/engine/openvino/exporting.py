@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +44,12 @@ class OpenVinoExporter(Exporter):
     def default_kv_dtype(self, manifest: Manifest, weights: str) -> str:
         """fp32 beside fp32 weights, else fp16."""
         return "fp32" if weights == "fp32" else "fp16"
+
+    def default_kv_tokens(self, slots: int, max_context: int) -> int:
+        """Whole blocks for every slot: no two requests share one."""
+        from serving.engine.openvino.pipeline import BLOCK
+
+        return slots * math.ceil(max_context / BLOCK) * BLOCK
 
     def check(self, manifest: Manifest, model_config: Any, config: EngineConfig) -> None:
         """Check device, precision, KV cache and architecture.
