@@ -56,6 +56,8 @@ def write_checkpoint(
     metrics = dict(manifest.metrics)
     if config.fidelity:
         metrics.update(_measure(checkpoint, target, engine, config, exporter))
+    if exporter.converts and engine.weights in ("int8", "int4"):
+        manifest = replace(manifest, kept_16bit=exporter.kept(checkpoint, target, engine))
     if exporter.converts:
         manifest = _describe_converted(manifest, target, set(files), engine)
     seal(

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from checkpoints.manifest import Manifest
+from checkpoints.manifest import KeptTensor, Manifest
 from serving.engine.config import EngineConfig
 
 __all__ = ["Exporter"]
@@ -78,6 +78,16 @@ class Exporter(ABC):
         Raises:
             UnsupportedCheckpoint: the model cannot be converted.
         """
+
+    def kept(self, checkpoint: Path, target: Path, config: EngineConfig) -> list[KeptTensor]:
+        """Return what ``convert`` left unpacked where it packed weights to int8 or int4.
+
+        Args:
+            checkpoint: the checkpoint's directory.
+            target: where ``convert`` has written.
+            config: the settings that were written.
+        """
+        return []
 
     @abstractmethod
     def logits_model(self, target: Path, config: EngineConfig) -> Any:

@@ -151,6 +151,10 @@ def test_a_converted_version_is_sealed_with_what_it_cost(
     assert fidelity["mean_kl"] < largest_kl
     assert manifest.metrics["perplexity"] == fidelity["perplexity_candidate"]
     assert EngineConfig.read(version / "engine.json").engine == engine
+    # Embedding and products are packed; what is left has one dimension.
+    left = {one.name: (one.dtype, one.reason) for one in manifest.kept_16bit}
+    names = [name for name, tensor in load_model(checkpoint).named_parameters() if tensor.ndim == 1]
+    assert left == (dict.fromkeys(names, ("float16", "norm or bias")) if weights == "int8" else {})
 
 
 def test_a_conversion_that_costs_perplexity_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
