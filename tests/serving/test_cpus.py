@@ -17,7 +17,7 @@ from serving.engine.config import EngineConfig
 
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     for name in (THREADS_VARIABLE, "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
 
