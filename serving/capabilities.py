@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from serving.engine.config import KV_DTYPES, WEIGHTS
@@ -20,7 +20,7 @@ _CHECKPOINTS = {
     "bottleneck adapter, on its base": ("torch",),
     "LoRA adapter, not merged": (),
 }
-"""What training leaves -> the engines that take it; the exporters refuse the rest."""
+"""What training leaves -> the engines that take it; the tests hold it against the exporters."""
 
 
 def render_capabilities() -> str:
@@ -37,7 +37,7 @@ def render_capabilities() -> str:
         _table("checkpoint", names, _CHECKPOINTS.items()),
         _table("weights", names, rows(WEIGHTS, "weights")),
         _table("KV cache", names, rows(KV_DTYPES, "kv_dtypes")),
-        _table("architecture, shown equal to `generate`", names, rows(architectures, "architectures")),
+        _methods_table(architectures, {name: one.architectures for name, one in exporters.items()}),
     ]
     return "\n\n".join(tables)
 
@@ -47,6 +47,24 @@ def replace_tables(text: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{render_capabilities()}\n\n{END}{after}"
+
+
+def _methods_table(architectures: Iterable[str], shown: Mapping[str, frozenset[str]]) -> str:
+    """Return the table of architectures by checkpoints, with the engines that serve both in its cells.
+
+    Args:
+        architectures: of the rows.
+        shown: engine -> the architectures that the tests hold equal to ``generate``.
+    """
+    kinds = {label: engines for label, engines in _CHECKPOINTS.items() if engines}
+    lines = [
+        f"| architecture, shown equal to `generate` | {' | '.join(kinds)} |",
+        f"|---|{'---|' * len(kinds)}",
+    ]
+    for name in architectures:
+        cells = [[engine for engine in engines if name in shown[engine]] for engines in kinds.values()]
+        lines.append(f"| `{name}` | {' | '.join(', '.join(cell) or '-' for cell in cells)} |")
+    return "\n".join(lines)
 
 
 def _table(title: str, names: list[str], rows: Iterable[tuple[str, Iterable[str]]]) -> str:

@@ -82,7 +82,8 @@ class ExportConfig:
     (each slot keeps memory for this many)."""
 
     threads: int | None = None
-    """CPU threads of the engine; by default the cores the server may use."""
+    """CPU threads of the engine, whatever the server is started with; by default that, or each instance's
+    part of the cores the server may use."""
 
     max_batch_size: int = 8
     """Requests Triton's dynamic batcher hands over at once."""
@@ -167,7 +168,9 @@ class ServeConfig:
     """Port of the Prometheus metrics; 0 takes a free one."""
 
     threads: int | None = None
-    """Math threads of each model process; by default the cores this process may use."""
+    """Math threads of each model process, unless its version was exported with a number of its own; by
+    default ``OMP_NUM_THREADS``, or else the cores this process may use (a container's CPU limit counts),
+    which the instances of a model share."""
 
     start_timeout: float = 600.0
     """Seconds until every model must be ready."""

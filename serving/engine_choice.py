@@ -93,13 +93,14 @@ def _checked(name: str, config: ExportConfig, manifest: Manifest, model_config: 
     _check_precision(name, "weights", weights, exporter.weights)
     kv_dtype = config.kv_dtype or exporter.default_kv_dtype(manifest, weights)
     _check_precision(name, "kv_dtype", kv_dtype, exporter.kv_dtypes)
+    max_context = _max_context(config, manifest)
     settings = EngineConfig(
         engine=name,
         weights=weights,
-        max_context=_max_context(config, manifest),
+        max_context=max_context,
         slots=config.slots,
         kv_dtype=kv_dtype,
-        kv_tokens=config.kv_tokens,
+        kv_tokens=config.kv_tokens or exporter.default_kv_tokens(config.slots, max_context),
         threads=config.threads,
         prefill_chunk=config.prefill_chunk or exporter.prefill_chunk,
         prefix_cache=config.prefix_cache,

@@ -23,6 +23,7 @@ import serving
 from checkpoints.atomic import write_text_atomically
 from checkpoints.errors import ServerError
 from serving.cache import cache_directory, locked
+from serving.cpus import THREADS_VARIABLE, available_cpus
 from serving.triton_install import TritonInstall, pip_environment
 
 __all__ = ["libpython_directory", "runtime_layer", "triton_environment"]
@@ -31,12 +32,13 @@ NUMPY = "numpy==1.26.4"
 _COMPLETE = "complete"
 
 
-def triton_environment(install: TritonInstall, *, threads: int) -> dict[str, str]:
+def triton_environment(install: TritonInstall, *, threads: int | None) -> dict[str, str]:
     """Return the environment for tritonserver.
 
     Args:
         install: the server to start.
-        threads: math threads of each model process (OpenMP, BLAS), unless the caller's environment says.
+        threads: math threads of each model process (engine, OpenMP, BLAS); by default what the caller's
+            environment says, else all cores we may use, of which each engine takes its instance's part.
 
     Raises:
         ServerError: the Python library or the numpy layer is missing and cannot be made.
@@ -53,8 +55,9 @@ def triton_environment(install: TritonInstall, *, threads: int) -> dict[str, str
         prefix = Path(sys.prefix)
     environment["PATH"] = os.pathsep.join([str(prefix / "bin"), environment.get("PATH", os.defpath)])
     environment["PYTHONUNBUFFERED"] = "1"
+    environment[THREADS_VARIABLE] = str(threads or environment.get("OMP_NUM_THREADS", "auto"))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        environment.setdefault(name, str(threads))
+        environment[name] = str(threads or environment.get(name, available_cpus()))
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
     return environment
 

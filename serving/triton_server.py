@@ -49,8 +49,9 @@ class TritonServer:
         models: the models to load; by default all that the repository holds.
         address: the address all three services bind to.
         http_port, grpc_port, metrics_port: 0 takes a free one.
-        threads: math threads of each model process; by default the cores we may use. ``OMP_NUM_THREADS``
-            in the environment wins.
+        threads: math threads of each model process, unless a version was exported with a number of its own;
+            by default ``OMP_NUM_THREADS`` of the environment, else the cores we may use, which the
+            instances of a model share.
         log_file: by default a new file under the cache folder.
         start_timeout: seconds until all models must be ready.
         exit_timeout: seconds that requests in flight get when it stops.
@@ -84,7 +85,7 @@ class TritonServer:
         self.log_file = log_file or _new_log_file()
         self._wanted_ports = (http_port, grpc_port, metrics_port)
         self._ports = (0, 0, 0)
-        self._threads = threads or available_cpus()
+        self._threads = threads
         self._start_timeout = start_timeout
         self._exit_timeout = exit_timeout
         self._admin_key = admin_key

@@ -56,6 +56,8 @@ def write_checkpoint(
     metrics = dict(manifest.metrics)
     if config.fidelity:
         metrics.update(_measure(checkpoint, target, engine, config, exporter))
+    if exporter.converts and engine.weights in ("int8", "int4"):
+        manifest = replace(manifest, kept_16bit=exporter.kept(checkpoint, target, engine))
     if exporter.converts:
         manifest = _describe_converted(manifest, target, set(files), engine)
     seal(
@@ -100,12 +102,15 @@ def _measure(
     from checkpoints.prompt import PromptEncoder
 
     encoder = PromptEncoder.from_checkpoint(checkpoint, trust_remote_code=config.trust_remote_code)
+    candidate = exporter.logits_model(target, engine)
     fidelity = measure_fidelity(
         load_model(checkpoint, dtype="fp32", device="cpu", trust_remote_code=config.trust_remote_code),
-        exporter.logits_model(target, engine),
+        candidate,
         calibration_batches(config.calibration, encoder),
     )
     figures = fidelity.as_dict()
+    if (computed_in := getattr(candidate, "computed_in", None)) is not None:
+        figures["computed_in"] = computed_in
     message = "%s weights: perplexity %.2f, %.2f before (x%.3f), mean KL %.4f, same first choice %.1f%%"
     values = (
         engine.weights,

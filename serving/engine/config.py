@@ -48,7 +48,8 @@ class EngineConfig:
     Only engines with a paged cache can hold less."""
 
     threads: int | None = None
-    """CPU threads of the engine; ``None`` leaves the choice to the engine's library."""
+    """CPU threads of the engine; ``None`` is decided where it is loaded: what the server was started with,
+    else an equal part of the cores it may use (``serving.cpus``)."""
 
     prefill_chunk: int = 512
     """Prompt tokens computed per step, so that running streams never wait for a whole prompt."""

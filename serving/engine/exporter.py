@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from checkpoints.manifest import Manifest
+from checkpoints.manifest import KeptTensor, Manifest
 from serving.engine.config import EngineConfig
 
 __all__ = ["Exporter"]
@@ -49,6 +49,10 @@ class Exporter(ABC):
     def default_kv_dtype(self, manifest: Manifest, weights: str) -> str:
         """Return the precision of the KV cache that belongs to ``weights``."""
 
+    def default_kv_tokens(self, slots: int, max_context: int) -> int:
+        """Return the positions of the KV cache that give every slot its whole context."""
+        return slots * max_context
+
     @abstractmethod
     def check(self, manifest: Manifest, model_config: Any, config: EngineConfig) -> None:
         """Check that the engine computes this model exactly; quick, loads no weights.
@@ -75,10 +79,21 @@ class Exporter(ABC):
             UnsupportedCheckpoint: the model cannot be converted.
         """
 
+    def kept(self, checkpoint: Path, target: Path, config: EngineConfig) -> list[KeptTensor]:
+        """Return what ``convert`` left unpacked where it packed weights to int8 or int4.
+
+        Args:
+            checkpoint: the checkpoint's directory.
+            target: where ``convert`` has written.
+            config: the settings that were written.
+        """
+        return []
+
     @abstractmethod
     def logits_model(self, target: Path, config: EngineConfig) -> Any:
         """Return the written model as ``checkpoints.fidelity`` takes one.
 
         That is a callable ``model(input_ids=int64 [1, T], use_cache=False)`` whose result has
-        ``logits``, float ``[1, T, vocab]``, and an attribute ``device``.
+        ``logits``, float ``[1, T, vocab]``, and an attribute ``device``. Where the precision it computes in
+        depends on the machine, ``computed_in`` names it.
         """

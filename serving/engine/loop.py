@@ -111,16 +111,20 @@ class EngineLoop:
         """Requests submitted and not yet in a slot."""
         return len(self._inbox) + self._engine.counters.waiting
 
-    def submit(self, request: GenerationRequest, sink: Sink) -> Ticket:
+    def submit(self, request: GenerationRequest, sink: Sink, *, stream: bool = True) -> Ticket:
         """Queue ``request``; its results go to ``sink``.
+
+        Args:
+            request: what to generate.
+            sink: receives it.
+            stream: whether the sink wants text as it comes; otherwise all of it stands in the last delta.
 
         Raises:
             EngineFailure: the engine is dead.
             ServingError: the loop is closing.
         """
-        ticket = Ticket(
-            request, sink, TextStream(self._tokenizer, request.stop_words, len(request.prompt_ids))
-        )
+        text = TextStream(self._tokenizer, request.stop_words, len(request.prompt_ids), stream=stream)
+        ticket = Ticket(request, sink, text)
         with self._changed:
             if self._failure is not None:
                 raise self._failure
@@ -191,14 +195,20 @@ class EngineLoop:
             ):
                 self._engine.check_alive()
             cancels, self._cancels = self._cancels, []
-            for ticket in self._inbox:
-                try:
-                    ticket.handle = self._engine.submit(ticket.request)
-                except RequestError as error:
-                    refused.append((ticket, TokenEvent(_NO_HANDLE, error=error)))
-                else:
-                    self._held[ticket.handle] = ticket
-            self._inbox.clear()
+            entering = list(self._inbox)
+        # The engine may have to send them to another process; other threads need not wait for that.
+        for ticket in entering:
+            try:
+                ticket.handle = self._engine.submit(ticket.request)
+            except RequestError as error:
+                refused.append((ticket, TokenEvent(_NO_HANDLE, error=error)))
+            else:
+                self._held[ticket.handle] = ticket
+        if entering:
+            with self._changed:
+                # Until here they counted as waiting, for a moment twice, so that no slot seemed free.
+                del self._inbox[: len(entering)]
+                self._changed.notify_all()
         self._delivery.post([*refused, *self._cancelled(cancels)])
         return self._engine.has_work or not self._closing or bool(self._inbox)
 
@@ -233,7 +243,8 @@ class EngineLoop:
     def _die(self, failure: EngineFailure) -> None:
         with self._changed:
             self._failure = failure
-            lost = [*self._held.values(), *self._inbox]
+            # One that entered just now may be in both.
+            lost = list(dict.fromkeys([*self._held.values(), *self._inbox]))
             self._inbox.clear()
             self._held.clear()
             self._changed.notify_all()

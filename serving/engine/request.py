@@ -88,6 +88,11 @@ class SamplingParameters:
         return tuple(item.name for item in fields(cls))
 
     @property
+    def filters(self) -> bool:
+        """Whether any token is left out of the draw."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+    @property
     def penalizes(self) -> bool:
         """Whether any penalty differs from its neutral value."""
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0

@@ -42,19 +42,29 @@ class TextStream:
         tokenizer: anything with Hugging Face's ``decode``.
         stop_words: texts that end the request.
         prompt_tokens: length of the prompt.
+        stream: whether text is wanted as it comes. Otherwise the last delta has all of it, detokenized
+            at once; with stop words, tokens still become text as they come, or nobody would see one.
     """
 
-    def __init__(self, tokenizer: Decoder, stop_words: tuple[str, ...], prompt_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: Decoder, stop_words: tuple[str, ...], prompt_tokens: int, *, stream: bool = True
+    ) -> None:
         self._detokenizer = IncrementalDetokenizer(tokenizer)
         self._stop = StopMatcher(stop_words)
         self._prompt_tokens = prompt_tokens
         self._completion_tokens = 0
+        self._at_once = not stream and not stop_words
+        self._kept: list[int] = []
 
     def push(self, event: TokenEvent) -> Delta:
         """Return the delta of ``event``. A stop word sets its finish reason to ``stop``."""
         self._completion_tokens += len(event.token_ids)
-        text = self._stop.push(self._detokenizer.push(event.token_ids)) if event.token_ids else ""
         finish: FinishReason | Literal[""] = event.finish or ""
+        new = event.token_ids
+        if self._at_once:
+            self._kept += new
+            new = self._kept if finish else []
+        text = self._stop.push(self._detokenizer.push(new)) if new else ""
         if finish and not self._stop.stopped:
             text += self._stop.push(self._detokenizer.flush())
         if self._stop.stopped:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import serving
 from benchmarks.design_figures import FIGURES, shortfalls
 from benchmarks.ratios import ratios_of
 from benchmarks.report import render_report
@@ -67,6 +70,24 @@ PEERS = {
 }
 
 
+SETTING: dict[str, Any] = {
+    "machine": {
+        "cpu": "A CPU",
+        "cores": 2,
+        "cpu_flags": ["avx2"],
+        "memory_bytes": 2**34,
+        "system": "Linux",
+        "python": "3.11",
+    },
+    "floors": {"read_bytes_per_second": 2e10, "matmul_flops_per_second": 1e11},
+    "ceilings": {"read": {"fp32": 37.0}, "matmul": 372.0},
+    "precision": "fp32",
+    "workload": {"requests": 32, "fingerprint": "abc"},
+    "rounds": 3,
+    "threads": 2,
+}
+
+
 def test_ratios_pair_ours_with_theirs() -> None:
     assert ratios_of(PEERS) == {
         "inprocess-torch-fp32/transformers-static-fp32@c8": 2.1,
@@ -78,40 +99,64 @@ def test_ratios_pair_ours_with_theirs() -> None:
 
 
 def test_the_page_names_what_failed_and_what_was_measured() -> None:
-    page = render_report(
-        {
-            "peers": PEERS,
-            "concurrency": [1, 8],
-            "machine": {
-                "cpu": "A CPU",
-                "cores": 2,
-                "cpu_flags": ["avx2"],
-                "memory_bytes": 2**34,
-                "system": "Linux",
-                "python": "3.11",
-            },
-            "floors": {"read_bytes_per_second": 2e10, "matmul_flops_per_second": 1e11},
-            "ceilings": {"read": {"fp32": 37.0}, "matmul": 372.0},
-            "design": {"machine_matches": False, "shortfalls": []},
-            "precision": "fp32",
-            "workload": {"requests": 32, "fingerprint": "abc"},
-            "rounds": 3,
-            "threads": 2,
-        }
-    )
+    design = {"machine_matches": False, "shortfalls": []}
+    page = render_report({**SETTING, "peers": PEERS, "concurrency": [1, 8], "design": design})
     assert "| vllm-fp32 | - | - | cannot run here: no AVX-512 here |" in page
     assert "| **triton-torch-fp32** | 15 | 40 | 100% / 100% | 500 | 1.5 |" in page
     assert "**another kind of machine**" in page
 
 
 def test_a_peer_below_nine_tenths_of_the_design_is_named() -> None:
-    good = {key: peer(False, **{f"c{c}": value for c, value in row.items()}) for key, row in FIGURES.items()}
-    assert shortfalls(good) == []
+    good = {
+        key: peer(False, None, **{f"c{c}": value for c, value in row.items()}) for key, row in FIGURES.items()
+    }
+    assert shortfalls(good, [1, 8, 32]) == []
     good["llamacpp-q8_0"] = peer(False, c1=82 * 0.89, c8=108.0)
-    assert shortfalls(good) == [
+    assert shortfalls(good, [1, 8, 32]) == [
         "llamacpp-q8_0 at c=1: 73 tokens/s, 82 expected",
         "llamacpp-q8_0 at c=32: not measured, 123 expected",
     ]
+    assert shortfalls(good, [8]) == []  # nothing is said of what was not asked for
+    del good["llamacpp-q8_0"]
+    assert shortfalls(good, [1, 8, 32]) == []
+
+
+@pytest.mark.parametrize(
+    ("speed", "cpu", "judged", "counts"),
+    [
+        (61 * 0.91, "AMD EPYC", True, True),
+        (61 * 0.89, "AMD EPYC", True, False),
+        (61 * 0.89, "AMD EPYC", False, True),  # a quick look
+        (61 * 0.89, "Intel Xeon", True, True),
+    ],
+)
+def test_a_run_that_does_not_count_fails_and_says_so_before_the_ratios(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    speed: float,
+    cpu: str,
+    judged: bool,
+    counts: bool,
+) -> None:
+    monkeypatch.setattr(serving, "plot_serving", lambda *_: None)
+    peers = {"llamacpp-bf16": peer(False, c1=speed), "triton-torch-bf16": peer(True, c1=2 * speed)}
+    results = {
+        **SETTING,
+        "peers": peers,
+        "concurrency": [1],
+        "machine": {**SETTING["machine"], "cpu": cpu, "cpu_flags": ["avx512_bf16"]},
+    }
+    written = serving._write(results, tmp_path, "serving", judged=judged)
+    assert serving._conclude([written]) == (0 if counts else 1)
+    *before, last = capsys.readouterr().out.splitlines()
+    assert json.loads(last) == {"triton-torch-bf16/llamacpp-bf16@c1": 2.0}
+    said = [line for line in before if "DOES NOT COUNT" in line]
+    assert [line.endswith("llamacpp-bf16 at c=1: 54 tokens/s, 61 expected") for line in said] == (
+        [] if counts else [True]
+    )
+    assert ("This run does not count" in (tmp_path / "serving.md").read_text()) is not counts
+    assert json.loads((tmp_path / "serving.json").read_text())["design"]["counts"] is counts
 
 
 def test_stalls_are_told_from_the_usual_gaps() -> None:

@@ -53,6 +53,18 @@ def test_the_engine_and_its_precision(
     assert (engine.engine, engine.weights, engine.kv_dtype) == expected
 
 
+@pytest.mark.parametrize(
+    ("engine", "asked", "expected"),
+    [("torch", None, 3 * 100), ("onnx", None, 3 * 100), ("openvino", None, 3 * 128), ("openvino", 150, 150)],
+)
+def test_the_size_of_the_kv_cache_is_written_out(
+    make_checkpoint: Make, engine: str, asked: int | None, expected: int
+) -> None:
+    found = choose(make_checkpoint, engine=engine, slots=3, max_context=100, kv_tokens=asked)
+    assert found.kv_tokens == expected
+    assert found.threads is None  # the server decides
+
+
 def test_nf4_is_for_the_torch_engine(make_checkpoint: Make) -> None:
     nf4 = {"kind": "quantized", "dtype": "bf16", "quantization": {"method": "nf4"}}
     engine = choose(make_checkpoint, changed=nf4)
@@ -139,6 +151,10 @@ def test_a_converted_version_is_sealed_with_what_it_cost(
     assert fidelity["mean_kl"] < largest_kl
     assert manifest.metrics["perplexity"] == fidelity["perplexity_candidate"]
     assert EngineConfig.read(version / "engine.json").engine == engine
+    # Embedding and products are packed; what is left has one dimension.
+    left = {one.name: (one.dtype, one.reason) for one in manifest.kept_16bit}
+    names = [name for name, tensor in load_model(checkpoint).named_parameters() if tensor.ndim == 1]
+    assert left == (dict.fromkeys(names, ("float16", "norm or bias")) if weights == "int8" else {})
 
 
 def test_a_conversion_that_costs_perplexity_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -74,10 +74,17 @@ def test_the_infer_model_is_unary_and_names_its_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "kind"), [("auto", "KIND_AUTO"), ("cpu", "KIND_CPU"), ("gpu", "KIND_GPU")]
+    ("device", "device_map", "kind"),
+    [
+        ("auto", "none", "KIND_AUTO"),
+        ("cpu", "none", "KIND_CPU"),
+        ("gpu", "none", "KIND_GPU"),
+        ("auto", "auto", "KIND_MODEL"),  # spread over several GPUs: Triton must bind it to none
+        ("gpu", "auto", "KIND_MODEL"),
+    ],
 )
-def test_the_instance_group_follows_device_and_instances(device: str, kind: str) -> None:
-    (group,) = model_config(config(device=device, instances=3)).instance_group
+def test_the_instance_group_follows_device_and_instances(device: str, device_map: str, kind: str) -> None:
+    (group,) = model_config(config(device=device, device_map=device_map, instances=3)).instance_group
     assert (pb.ModelInstanceGroup.Kind.Name(group.kind), group.count) == (kind, 3)
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from checkpoints.errors import ServerError
+from serving import triton_runtime
 from serving.cache import cache_directory
-from serving.cpus import available_cpus
+from serving.cpus import THREADS_VARIABLE
 from serving.ports import choose_ports
 from serving.triton_install import TritonInstall, check_platform, find_triton
 from serving.triton_log import last_line, port_was_taken, reason_of_failure
@@ -48,6 +49,26 @@ def test_a_tritonserver_on_path_is_taken_first(tmp_path: Path, monkeypatch: pyte
     # Its Python stub finds this environment's packages through the first python3 on PATH.
     environment = triton_environment(install, threads=2)
     assert environment["PATH"].split(":")[0] == str(Path(sys.prefix) / "bin")
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "engine", "libraries"),
+    [
+        (2, "5", "2", "2"),  # the flag is nearer than the environment
+        (None, "5", "5", "5"),
+        (None, None, "auto", "3"),
+    ],
+)
+def test_threads_are_what_was_asked_for_else_the_cores_there_are(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, environment: str | None, engine: str, libraries: str
+) -> None:
+    monkeypatch.setattr(triton_runtime, "available_cpus", lambda: 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    install = TritonInstall(Path("tritonserver"), None, (), bundled=False)
+    made = triton_environment(install, threads=asked)
+    assert (made[THREADS_VARIABLE], made["OMP_NUM_THREADS"]) == (engine, libraries)
 
 
 def test_offline_names_the_three_remedies(empty_cache: Path, offline: None) -> None:
@@ -123,14 +144,6 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TRIMARAN_CACHE", str(tmp_path / "file" / "below"))
     with pytest.raises(ServerError, match="set TRIMARAN_CACHE to a writable folder"):
         cache_directory()
-
-
-@pytest.mark.parametrize(("quota", "cpus"), [("150000 100000", 2), ("50000 100000", 1), ("nonsense", None)])
-def test_a_container_quota_counts(tmp_path: Path, quota: str, cpus: int | None) -> None:
-    (tmp_path / "cpu.max").write_text(quota)
-    ours = len(os.sched_getaffinity(0))
-    assert available_cpus(tmp_path / "cpu.max") == min(ours, cpus or ours)
-    assert available_cpus(tmp_path / "missing") == ours
 
 
 def test_free_ports_differ() -> None:

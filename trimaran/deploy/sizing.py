@@ -88,7 +88,8 @@ class Sizing:
         engine = self.engine
         where = "in each GPU's memory" if self.gpus else "in memory"
         kv = f"{engine.slots} slots x {engine.max_context} tokens in {engine.kv_dtype}"
-        if engine.kv_tokens is not None and engine.engine != "torch":
+        whole = engine.slots * engine.max_context
+        if engine.kv_tokens is not None and engine.kv_tokens < whole and engine.engine != "torch":
             kv = f"{engine.kv_tokens} tokens in {engine.kv_dtype}"
         runtime = "measured: an empty process" + (
             " + an allowance for CUDA, not measured" if self.gpus else ""

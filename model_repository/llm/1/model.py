@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ import triton_python_backend_utils as pb_utils
 from checkpoints.errors import CheckpointError, RequestError, TrimaranError
 from checkpoints.manifest import read_manifest
 from checkpoints.prompt import PromptEncoder
+from serving.cpus import engine_threads
 from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
 from serving.engine.delivery import Ticket
 from serving.engine.loop import EngineFailure, EngineLoop
 from serving.engine.process.front_end import leave_out_torch
 from serving.engine.registry import load_engine
 from serving.engine.text_stream import Delta
+from serving.tensors import OUTPUTS
 from serving.triton_metrics import ModelMetrics
 from serving.triton_request import TritonRequest, read_request
 
@@ -31,7 +34,10 @@ logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(m
 logger = logging.getLogger("trimaran.llm")
 
 WATCH_SECONDS = 0.05
-"""How often cancellations and deadlines are looked at and metrics published."""
+"""How often deadlines are looked at and metrics published."""
+
+ASK_SECONDS = 0.25
+"""How often Triton is asked whether a client has left: a message to the server and back for each request."""
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
@@ -45,7 +51,11 @@ class TritonPythonModel:
         version = Path(args["model_repository"]) / args["model_version"]
         checkpoint = version / "checkpoint"
         try:
+            model_config = json.loads(args["model_config"])
             config = EngineConfig.read(version / ENGINE_CONFIG_NAME)
+            instances = sum(group["count"] for group in model_config["instance_group"])
+            config = replace(config, threads=engine_threads(config.threads, instances))
+            logger.info("engine %s, threads %d, instances %d", config.engine, config.threads, instances)
             if config.own_process and not config.trust_remote_code:
                 leave_out_torch()
             manifest = read_manifest(checkpoint)
@@ -63,7 +73,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from error
         self.answers = set()
         labels = {"model": self.name, "version": args["model_version"]}
-        queue = json.loads(args["model_config"]).get("dynamic_batching", {}).get("default_queue_policy", {})
+        queue = model_config.get("dynamic_batching", {}).get("default_queue_policy", {})
         self.metrics = ModelMetrics(
             pb_utils,
             labels,
@@ -99,7 +109,7 @@ class TritonPythonModel:
             )
             answer.begin(asked)
             self.answers.add(answer)
-            answer.ticket = self.loop.submit(asked.generation, answer)
+            answer.ticket = self.loop.submit(asked.generation, answer, stream=asked.stream)
         except Exception as error:
             if not isinstance(error, TrimaranError):
                 logger.exception("a request could not be read")
@@ -117,7 +127,7 @@ class TritonPythonModel:
             for answer in list(self.answers):
                 if answer.ticket is None:
                     continue
-                if answer.is_cancelled():
+                if answer.ask_at <= now and answer.is_cancelled():
                     self.loop.cancel(answer.ticket)
                 elif answer.deadline < now and not answer.started:
                     answer.expire()
@@ -144,9 +154,14 @@ class Answer:
     def __init__(self, request, on_end):
         self.sender = request.get_response_sender()
         # Triton frees a request's response factory with its last response; asking it afterwards
-        # whether the request was cancelled would crash the server.
+        # whether the request was cancelled would crash the server. So a last response that comes
+        # while the watcher asks is left to the watcher: delivery need not wait for Triton's answer.
         self.lock = threading.Lock()
-        self.wanted = set(request.requested_output_names())
+        self.asking = False
+        self.left_to_watcher = None
+        self.ask_at = time.monotonic() + ASK_SECONDS
+        asked_for = set(request.requested_output_names())
+        self.wanted = [tensor.name for tensor in OUTPUTS if tensor.name in asked_for]
         timeout = request.timeout()  # microseconds, 0 is none
         self.deadline = time.monotonic() + timeout / 1e6 if timeout else float("inf")
         self.on_end = on_end
@@ -159,6 +174,7 @@ class Answer:
         self.stream = asked.stream
         self.seed = asked.generation.sampling.seed
         self.text, self.token_ids, self.log_probs = [], [], []
+        self.lasting = {}
 
     def on_delta(self, delta: Delta):
         """Send ``delta``, or keep it for the one response of a request that does not stream."""
@@ -196,27 +212,63 @@ class Answer:
         self.end(pb_utils.InferenceResponse([], error=error), "unavailable")
 
     def is_cancelled(self):
-        """Whether the client has left and has not been answered yet."""
+        """Whether the client has left and has not been answered yet; called by the watcher alone."""
+        self.ask_at = time.monotonic() + ASK_SECONDS
         with self.lock:
-            return not self.ended and self.sender.is_cancelled()
+            if self.ended:
+                return False
+            self.asking = True
+        try:
+            return self.sender.is_cancelled()
+        finally:
+            with self.lock:
+                self.asking = False
+                response = self.left_to_watcher
+            if response is not None:
+                self.sender.send(response, flags=FINAL)
 
     def end(self, response, outcome):
         """Send the last response, once."""
         with self.lock:
-            if not self.ended:
-                self.ended = True
-                self.on_end(self, outcome)
-                self.sender.send(response, flags=FINAL)
+            if self.ended:
+                return
+            self.ended = True
+        self.on_end(self, outcome)
+        with self.lock:
+            if self.asking:
+                self.left_to_watcher = response
+                return
+        self.sender.send(response, flags=FINAL)
 
     def outputs(self, delta: Delta):
-        """Return the tensors of one response, ``[1, n]`` each."""
-        values = {
-            "text_output": np.array([["".join(self.text).encode()]], dtype=np.object_),
-            "output_ids": np.array([self.token_ids], dtype=np.int32),
-            "log_probs": np.array([self.log_probs], dtype=np.float32),
-            "finish_reason": np.array([[delta.finish_reason.encode()]], dtype=np.object_),
-            "prompt_tokens": np.array([[delta.prompt_tokens]], dtype=np.int32),
-            "completion_tokens": np.array([[delta.completion_tokens]], dtype=np.int32),
-            "seed": np.array([[self.seed]], dtype=np.uint64),
+        """Return the tensors of one response, ``[1, n]`` each; those that do not change are made once."""
+        fresh = {
+            "text_output": lambda: text_tensor("text_output", "".join(self.text)),
+            "output_ids": lambda: number_tensor("output_ids", [self.token_ids], np.int32),
+            "completion_tokens": lambda: number_tensor(
+                "completion_tokens", [[delta.completion_tokens]], np.int32
+            ),
         }
-        return [pb_utils.Tensor(name, value) for name, value in values.items() if name in self.wanted]
+        lasting = {
+            "prompt_tokens": lambda: number_tensor("prompt_tokens", [[delta.prompt_tokens]], np.int32),
+            "seed": lambda: number_tensor("seed", [[self.seed]], np.uint64),
+        }
+        # These are empty, and as such stay the same, in most responses.
+        log_probs = fresh if self.log_probs else lasting
+        log_probs["log_probs"] = lambda: number_tensor("log_probs", [self.log_probs], np.float32)
+        finish = fresh if delta.finish_reason else lasting
+        finish["finish_reason"] = lambda: text_tensor("finish_reason", delta.finish_reason)
+        for name in self.wanted:
+            if name in lasting and name not in self.lasting:
+                self.lasting[name] = lasting[name]()
+        return [fresh[name]() if name in fresh else self.lasting[name] for name in self.wanted]
+
+
+def text_tensor(name, text):
+    """Return a STRING tensor ``[1, 1]``."""
+    return pb_utils.Tensor(name, np.array([[text.encode()]], dtype=np.object_))
+
+
+def number_tensor(name, values, dtype):
+    """Return a tensor ``[1, n]``."""
+    return pb_utils.Tensor(name, np.array(values, dtype=dtype))

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from checkpoints.errors import UnsupportedCheckpoint
-from checkpoints.manifest import Manifest
+from checkpoints.manifest import KeptTensor, Manifest
 from serving.engine.config import EngineConfig
 from serving.engine.exporter import Exporter
 from serving.engine.onnx.runner import OnnxRunner
-from serving.engine.onnx.session import open_session
+from serving.engine.onnx.session import MODEL_NAME, open_session
 from serving.engine.onnx.support import MODEL_TYPES, check_architecture
 
 __all__ = ["EXPORTER", "OnnxExporter"]
@@ -76,6 +76,20 @@ class OnnxExporter(Exporter):
         from serving.engine.onnx.conversion import convert
 
         convert(checkpoint, target, config.weights)
+
+    def kept(self, checkpoint: Path, target: Path, config: EngineConfig) -> list[KeptTensor]:
+        """Embedding, norms and biases, in float32, and what the quantizer left beside them."""
+        import onnx
+
+        from serving.engine.kept_tensors import kept_tensors
+
+        graph = onnx.load(str(target / MODEL_NAME), load_external_data=False).graph
+        wide = {
+            one.name.removeprefix("model.")
+            for one in graph.initializer
+            if one.data_type == onnx.TensorProto.FLOAT
+        }
+        return kept_tensors(checkpoint, wide, "float32")
 
     def logits_model(self, target: Path, config: EngineConfig) -> Any:
         """The written model over whole sequences."""

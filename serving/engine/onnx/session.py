@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.errors import ServingError
-from serving.cpus import available_cpus
+from serving.cpus import engine_threads
 
 __all__ = ["MODEL_NAME", "WEIGHTS_NAME", "open_session"]
 
@@ -22,7 +22,7 @@ def open_session(directory: Path, threads: int | None) -> Any:
 
     Args:
         directory: holds the graph and its weights.
-        threads: CPU threads; ``None`` is one for each core this process may use.
+        threads: CPU threads; ``None`` leaves the number to ``serving.cpus.engine_threads``.
 
     Raises:
         ServingError: onnxruntime is not installed, or the model cannot be opened.
@@ -34,7 +34,7 @@ def open_session(directory: Path, threads: int | None) -> Any:
             "this version runs in onnxruntime, which is not installed; pip install 'trimaran[onnx]'"
         ) from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or available_cpus()
+    options.intra_op_num_threads = engine_threads(threads)
     options.inter_op_num_threads = 1
     # Waiting threads sleep: Triton's threads and the sampler need the same cores between two steps.
     # Spinning cost 28 ms a step of SmolLM2-135M instead of 24, and 116 instead of 96 at batch 32.

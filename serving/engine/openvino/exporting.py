@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from checkpoints.errors import UnsupportedCheckpoint
-from checkpoints.manifest import Manifest
+from checkpoints.manifest import KeptTensor, Manifest
 from serving.engine.config import EngineConfig
 from serving.engine.exporter import Exporter
 from serving.engine.openvino.architectures import LATENT_ATTENTION, SHOWN_EQUAL, check_architecture
@@ -43,6 +44,12 @@ class OpenVinoExporter(Exporter):
     def default_kv_dtype(self, manifest: Manifest, weights: str) -> str:
         """fp32 beside fp32 weights, else fp16."""
         return "fp32" if weights == "fp32" else "fp16"
+
+    def default_kv_tokens(self, slots: int, max_context: int) -> int:
+        """Whole blocks for every slot: no two requests share one."""
+        from serving.engine.openvino.pipeline import BLOCK
+
+        return slots * math.ceil(max_context / BLOCK) * BLOCK
 
     def check(self, manifest: Manifest, model_config: Any, config: EngineConfig) -> None:
         """Check device, precision, KV cache and architecture.
@@ -80,6 +87,21 @@ class OpenVinoExporter(Exporter):
         folder = model_folder(target)
         folder.mkdir()
         convert_checkpoint(checkpoint, folder, config.weights, trust_remote_code=config.trust_remote_code)
+
+    def kept(self, checkpoint: Path, target: Path, config: EngineConfig) -> list[KeptTensor]:
+        """Norms and biases, in fp16, and what nncf left beside them."""
+        import openvino as ov
+
+        from serving.engine.kept_tensors import kept_tensors
+        from serving.engine.openvino.files import MODEL_NAME, find_model_folder
+
+        graph = ov.Core().read_model(find_model_folder(target) / MODEL_NAME)
+        wide = {
+            node.get_friendly_name().removeprefix("self._model.")
+            for node in graph.get_ops()
+            if node.get_type_name() == "Constant" and node.get_element_type().is_real()
+        }
+        return kept_tensors(checkpoint, wide, "float16", trust_remote_code=config.trust_remote_code)
 
     def logits_model(self, target: Path, config: EngineConfig) -> Any:
         """The written graph, compiled as it will be served."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from checkpoints.errors import ServingError
@@ -12,6 +13,8 @@ from serving.engine.contract import Engine
 from serving.engine.warm_up import warm_up
 
 __all__ = ["load_engine"]
+
+logger = logging.getLogger(__name__)
 
 
 def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> Engine:
@@ -28,10 +31,12 @@ def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> E
     try:
         from serving.engine.openvino.engine import OpenVinoEngine
         from serving.engine.openvino.pipeline import build_pipeline, kv_blocks
+        from serving.engine.openvino.properties import compile_properties, computed_in
     except ImportError as error:
         raise ServingError(
             f"the openvino engine needs OpenVINO GenAI ({error}); pip install 'trimaran[openvino]'"
         ) from error
+    _say_precision(computed_in(compile_properties(config)), config, manifest)
     try:
         pipeline = build_pipeline(checkpoint, config)
     except RuntimeError as error:
@@ -46,6 +51,17 @@ def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> E
     )
     warm_up(engine)
     return engine
+
+
+def _say_precision(computes_in: str, config: EngineConfig, manifest: Manifest) -> None:
+    """Say what the plugin computes in here, and whether the figures of export are of that precision."""
+    logger.info("%s weights, computed in %s on this CPU", config.weights, computes_in)
+    measured_in = (manifest.metrics.get("fidelity") or {}).get("computed_in")
+    if measured_in not in (None, computes_in):
+        logger.info(
+            "fidelity and perplexity in the manifest were measured in %s, on the machine of the export",
+            measured_in,
+        )
 
 
 def _vocab_size(checkpoint: Path) -> int:

@@ -11,7 +11,7 @@ import torch
 
 from serving.engine.config import EngineConfig
 from serving.engine.openvino.files import MODEL_NAME, find_model_folder
-from serving.engine.openvino.properties import compile_properties
+from serving.engine.openvino.properties import compile_properties, computed_in
 
 __all__ = ["LogitsModel"]
 
@@ -37,7 +37,10 @@ class LogitsModel:
     def __init__(self, target: Path, config: EngineConfig) -> None:
         self.device = torch.device("cpu")
         path = find_model_folder(target) / MODEL_NAME
-        compiled = ov.Core().compile_model(path, "CPU", compile_properties(config))
+        properties = compile_properties(config)
+        self.computed_in = computed_in(properties)
+        """Precision of the products on this machine; another CPU may have another."""
+        compiled = ov.Core().compile_model(path, "CPU", properties)
         self._request = compiled.create_infer_request()
 
     def __call__(self, *, input_ids: torch.Tensor, use_cache: bool = False, **_: Any) -> Logits:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
+import openvino as ov
 import torch
 
+from serving.cpus import engine_threads
 from serving.engine.config import EngineConfig
 
-__all__ = ["compile_properties"]
+__all__ = ["compile_properties", "computed_in"]
 
 logger = logging.getLogger(__name__)
 
+_NAMES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _KV_PRECISIONS = {"fp32": "f32", "fp16": "f16", "u8": "u8"}
 
 
@@ -24,7 +26,7 @@ def compile_properties(config: EngineConfig) -> dict[str, Any]:
     where it has bf16 instructions, else fp32. The KV precision is always ours: the plugin's default, u8,
     gives wrong tokens where keys and values differ in size.
     """
-    threads = config.threads or len(os.sched_getaffinity(0))
+    threads = engine_threads(config.threads)
     properties: dict[str, Any] = {
         "KV_CACHE_PRECISION": _KV_PRECISIONS[config.kv_dtype],
         "INFERENCE_NUM_THREADS": threads,
@@ -40,3 +42,14 @@ def compile_properties(config: EngineConfig) -> dict[str, Any]:
         )
         properties["INFERENCE_PRECISION_HINT"] = "f32"
     return properties
+
+
+def computed_in(properties: dict[str, Any]) -> str:
+    """Return the precision the CPU plugin multiplies in on this machine: ``fp32``, ``bf16`` or ``fp16``.
+
+    Args:
+        properties: of ``compile_properties``. Without a hint of ours it is the plugin's choice for this CPU.
+    """
+    hint = properties.get("INFERENCE_PRECISION_HINT")
+    name = hint or ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
+    return _NAMES.get(name, str(name))

@@ -112,7 +112,8 @@ class ProcessEngine(Engine):
         stepped = self._receive()
         assert isinstance(stepped, Stepped)
         # Those we know of: a request cancelled meanwhile may still have events under way.
-        events = [event for event in stepped.events if event.handle in self._waiting | self._running]
+        known = self._running | self._waiting
+        events = [event for event in stepped.events if event.handle in known]
         for event in events:
             if event.admitted:
                 self._waiting.discard(event.handle)

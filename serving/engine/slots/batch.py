@@ -7,13 +7,32 @@ import torch
 from serving.engine.request import SamplingParameters
 from serving.engine.slots.scheduler import Sequence
 
-__all__ = ["Batch", "PenaltyTensors", "SamplingTensors"]
+__all__ = ["Batch", "FilterTensors", "PenaltyTensors", "SamplingTensors"]
 
 
 def _column(parameters: list[SamplingParameters], name: str, device: torch.device) -> torch.Tensor:
     """Return float32 ``[n, 1]``."""
     values = [float(getattr(item, name)) for item in parameters]
     return torch.tensor(values, dtype=torch.float32, device=device).unsqueeze(1)
+
+
+class FilterTensors:
+    """What the rows keep that leave tokens out, ``[n, 1]`` each.
+
+    Args:
+        top_k: int64; larger than any vocabulary where all are kept.
+        top_p: float32; infinite where all are kept.
+        min_p: float32.
+    """
+
+    def __init__(self, top_k: torch.Tensor, top_p: torch.Tensor, min_p: torch.Tensor) -> None:
+        self.top_k = top_k
+        self.top_p = top_p
+        self.min_p = min_p
+
+    def of(self, rows: torch.Tensor) -> FilterTensors:
+        """Return the filters of ``rows`` alone."""
+        return FilterTensors(self.top_k[rows], self.top_p[rows], self.min_p[rows])
 
 
 class SamplingTensors:
@@ -30,13 +49,22 @@ class SamplingTensors:
         drawing = [parameters[row] for row in self.rows]
         self.index = torch.tensor(self.rows, dtype=torch.int64, device=device)
         self.temperature = _column(drawing, "temperature", device)
-        self.filtered = any(item.top_k > 0 or item.top_p < 1 or item.min_p > 0 for item in drawing)
-        """Whether any of them leaves tokens out."""
-        # A top_k of 0 keeps all; no vocabulary is larger than int64 counts.
-        kept = [item.top_k or torch.iinfo(torch.int64).max for item in drawing]
-        self.top_k = torch.tensor(kept, dtype=torch.int64, device=device).unsqueeze(1)
-        self.top_p = _column(drawing, "top_p", device)
-        self.min_p = _column(drawing, "min_p", device)
+        plain = [place for place, item in enumerate(drawing) if not item.filters]
+        filtered = [place for place, item in enumerate(drawing) if item.filters]
+        self.plain = torch.tensor(plain, dtype=torch.int64, device=device)
+        """Places in ``rows`` of those that may draw any token."""
+        self.filtered = torch.tensor(filtered, dtype=torch.int64, device=device)
+        """Places in ``rows`` of those that leave tokens out."""
+        some = [drawing[place] for place in filtered]
+        # No vocabulary is larger than int64 counts.
+        kept = [item.top_k or torch.iinfo(torch.int64).max for item in some]
+        top_p = _column(some, "top_p", device)
+        self.filters = FilterTensors(
+            torch.tensor(kept, dtype=torch.int64, device=device).unsqueeze(1),
+            top_p.masked_fill(top_p >= 1, torch.inf),
+            _column(some, "min_p", device),
+        )
+        """Of the rows ``filtered``."""
 
 
 class PenaltyTensors:

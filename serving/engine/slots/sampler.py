@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 
 from serving.engine.slots.batch import SamplingTensors
+from serving.engine.slots.filters import draw_filtered
+from serving.engine.slots.inversion import places
 
 __all__ = ["log_probabilities", "most_likely", "sample"]
 
@@ -48,9 +50,16 @@ def sample(logits: torch.Tensor, parameters: SamplingTensors, draws: torch.Tenso
         draws: float64 ``[n]``, one number in [0, 1) per row that draws.
     """
     probabilities = torch.softmax(logits[parameters.index] / parameters.temperature, dim=-1)
-    if parameters.filtered:
-        return _draw_filtered(probabilities, parameters, draws)
-    return _invert(probabilities.double().cumsum(dim=-1), draws)
+    if not len(parameters.filtered):
+        return _draw(probabilities, draws)
+    if not len(parameters.plain):
+        return draw_filtered(probabilities, parameters.filters, draws)
+    # Each in its own way, whatever its neighbours do: the two stand in different orders.
+    tokens = torch.empty_like(parameters.index)
+    plain, filtered = parameters.plain, parameters.filtered
+    tokens[plain] = _draw(probabilities[plain], draws[plain])
+    tokens[filtered] = draw_filtered(probabilities[filtered], parameters.filters, draws[filtered])
+    return tokens
 
 
 def log_probabilities(logits: torch.Tensor, token_ids: torch.Tensor) -> list[float]:
@@ -60,24 +69,16 @@ def log_probabilities(logits: torch.Tensor, token_ids: torch.Tensor) -> list[flo
     return values
 
 
-def _draw_filtered(
-    probabilities: torch.Tensor, parameters: SamplingTensors, draws: torch.Tensor
-) -> torch.Tensor:
-    ordered, token_ids = probabilities.sort(dim=-1, descending=True)
-    rank = torch.arange(ordered.shape[-1], device=ordered.device)
-    ordered = ordered.masked_fill(rank >= parameters.top_k, 0)
-    cumulative = ordered.double().cumsum(dim=-1)
-    before = cumulative - ordered
-    ordered = ordered.masked_fill(before >= parameters.top_p * cumulative[:, -1:], 0)
-    ordered = ordered.masked_fill(ordered < parameters.min_p * ordered[:, :1], 0)
-    places = _invert(ordered.double().cumsum(dim=-1), draws)
-    return token_ids.gather(1, places.unsqueeze(1)).squeeze(1)
-
-
-def _invert(cumulative: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Return the first index of each row whose cumulative mass exceeds ``draw`` times the total."""
-    target = draws.unsqueeze(1) * cumulative[:, -1:]
-    # A draw just below 1 may round up to the total; no token lies beyond the last with mass.
-    target = torch.minimum(target, torch.nextafter(cumulative[:, -1:], torch.zeros_like(target)))
-    found = torch.searchsorted(cumulative, target, right=True).squeeze(1)
-    return found.clamp_(max=cumulative.shape[-1] - 1)  # past the end only in a row of NaN
+def _draw(probabilities: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """Return int64 ``[n]``: tokens found by inverting each row's distribution, in the vocabulary's order."""
+    rows, vocab_size = probabilities.shape
+    on_cpu = probabilities.device.type == "cpu"
+    size = _BLOCK if on_cpu and vocab_size % _BLOCK == 0 else vocab_size
+    # As above: find the block, then the place in it.
+    blocks = probabilities.view(rows, -1, size)
+    ends = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    mass = draws.unsqueeze(1) * ends[:, -1:]
+    block = places(ends, mass, ends[:, -1:])
+    before = torch.nn.functional.pad(ends, (1, 0)).gather(1, block)
+    inside = blocks[torch.arange(rows, device=block.device), block.squeeze(1)].double().cumsum(dim=-1)
+    return (block * size + places(inside, mass - before, inside[:, -1:])).squeeze(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from checkpoints.errors import ServingError
 from checkpoints.loading import DTYPES
 from checkpoints.manifest import Manifest
+from serving.cpus import engine_threads
 from serving.engine.config import EngineConfig
 from serving.engine.contract import Engine
 from serving.engine.slots.engine import SlotEngine
@@ -35,7 +35,7 @@ def load_engine(checkpoint: Path, config: EngineConfig, manifest: Manifest) -> E
         CheckpointError: the checkpoint cannot be loaded or served.
         ServingError: the KV precision asked for is not the one the model computes in.
     """
-    torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(engine_threads(config.threads))
     model = load_in_precision(checkpoint, config)
     check_supported(model.config, config.max_context)
     if model.dtype != DTYPES[config.kv_dtype]:

@@ -125,18 +125,19 @@ def test_limits(engine: Engine, model: PreTrainedModel) -> None:
     assert_equal_tokens(references(model, ids[:1], 30, []), [token_ids(forced)])
 
 
-def test_one_seed_gives_one_text_whatever_runs_beside_it(engine: Engine) -> None:
-    def sampled(seed: int, temperature: float = 1.0) -> GenerationRequest:
+@pytest.mark.parametrize(("top_p", "top_k"), [(0.9, 50), (1.0, 0)], ids=["filtered", "plain"])
+def test_one_seed_gives_one_text_whatever_runs_beside_it(engine: Engine, top_p: float, top_k: int) -> None:
+    def sampled(seed: int, top_p: float, top_k: int, temperature: float = 1.0) -> GenerationRequest:
         sampling = SamplingParameters(
-            max_tokens=20, temperature=temperature, top_p=0.9, top_k=50, seed=seed, ignore_eos=True
+            max_tokens=20, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, ignore_eos=True
         )
         return GenerationRequest([5, 6, 7, 8], sampling)
 
-    (alone,) = drive(engine, [sampled(7)])
-    others = [sampled(index, temperature=2.0) for index in range(3)]
-    beside = drive(engine, [*others, sampled(7)], arrives_at=lambda index: index)
+    (alone,) = drive(engine, [sampled(7, top_p, top_k)])
+    others = [sampled(index, top_p=0.9, top_k=50, temperature=2.0) for index in range(3)]
+    beside = drive(engine, [*others, sampled(7, top_p, top_k)], arrives_at=lambda index: index)
     assert token_ids(beside[-1]) == token_ids(alone)
-    (other,) = drive(engine, [sampled(8)])
+    (other,) = drive(engine, [sampled(8, top_p, top_k)])
     assert token_ids(other) != token_ids(alone)
 
 

@@ -147,6 +147,35 @@ def test_a_dead_engine_answers_everybody_and_refuses_the_rest(
     assert loop.failure is failures[0]
 
 
+def test_nobody_waits_while_the_engine_takes_a_request(
+    engine: BreakingEngine, loop: EngineLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, gate = threading.Event(), threading.Event()
+    submit = engine.submit
+
+    def slowly(one: GenerationRequest) -> int:
+        entered.set()
+        assert gate.wait(60)
+        return submit(one)
+
+    monkeypatch.setattr(engine, "submit", slowly)
+    sinks = [Recorder() for _ in range(3)]
+    loop.submit(request(), sinks[0])
+    assert entered.wait(30)
+    others = threading.Thread(target=lambda: [loop.submit(request(), sink) for sink in sinks[1:]])
+    others.start()
+    others.join(30)
+    try:
+        assert not others.is_alive()
+        assert not loop.has_free_slot()  # all three count, wherever they are
+    finally:
+        gate.set()
+    for sink in sinks:
+        assert sink.ended.wait(30)
+        assert sink.error is None
+    loop.close()
+
+
 def test_closing_finishes_what_is_held_and_refuses_the_new(loop: EngineLoop) -> None:
     sink = Recorder()
     loop.submit(request(200), sink)

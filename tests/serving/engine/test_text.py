@@ -72,6 +72,33 @@ def test_stop_words(words: tuple[str, ...], pieces: list[str], expected: str) ->
     assert matcher.stopped == any(word in "".join(pieces) for word in words)
 
 
+def test_text_that_nobody_reads_as_it_comes_is_detokenized_at_once(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    class Counting:
+        calls = 0
+
+        def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
+            self.calls += 1
+            return str(tiny_tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens))
+
+    ids = tiny_tokenizer.encode("The sea, 你好 🙂. " * 5, add_special_tokens=False)[:-1]
+    settings: list[tuple[bool, tuple[str, ...]]] = [(True, ()), (False, ()), (False, ("xyz",))]
+    texts, calls = [], []
+    for stream, stop_words in settings:
+        counting = Counting()
+        text = TextStream(counting, stop_words, prompt_tokens=3, stream=stream)
+        events = [TokenEvent(0, [token]) for token in ids] + [TokenEvent(0, [], finish="length")]
+        deltas = [text.push(event) for event in events]
+        texts.append("".join(delta.text for delta in deltas))
+        calls.append(counting.calls)
+        assert [token for delta in deltas for token in delta.token_ids] == ids
+        assert deltas[-1].completion_tokens == len(ids)
+    assert texts[0] == texts[1] == texts[2]
+    assert calls[1] <= 12 < len(ids) < calls[0]
+    assert calls[2] > len(ids)  # a stop word must be seen as soon as it is there
+
+
 def test_a_stop_word_completed_by_the_last_bytes_still_stops(
     tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:

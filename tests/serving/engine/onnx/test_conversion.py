@@ -71,6 +71,15 @@ def test_the_written_model_gives_the_checkpoints_logits(
         assert drift > 1e-4, "nothing was quantized"
 
 
+def test_what_is_left_in_32_bits_is_named(checkpoint: Path, converted: tuple[str, Path]) -> None:
+    weights, target = converted
+    if weights == "fp32":
+        return
+    kept = {one.name: one.reason for one in EXPORTER.kept(checkpoint, target, settings(weights))}
+    names = [name for name, tensor in load_model(checkpoint).named_parameters() if tensor.ndim == 1]
+    assert kept == {**dict.fromkeys(names, "norm or bias"), "model.embed_tokens.weight": "embedding"}
+
+
 def test_a_row_does_not_depend_on_the_rows_beside_it(converted: tuple[str, Path]) -> None:
     _, target = converted
     session = open_session(target, 1)

@@ -17,11 +17,14 @@ from checkpoints.errors import ServingError, UnsupportedCheckpoint
 from checkpoints.fidelity import measure_fidelity
 from checkpoints.loading import load_model
 from checkpoints.manifest import Manifest, read_manifest
+from serving.config import ExportConfig
 from serving.engine.config import EngineConfig
 from serving.engine.openvino.exporting import EXPORTER
 from serving.engine.openvino.files import MODEL_NAME, model_folder
 from serving.engine.openvino.loading import load_engine
+from serving.engine.openvino.properties import compile_properties, computed_in
 from serving.engine.request import GenerationRequest, SamplingParameters
+from serving.export import export
 from tests.serving.endpoint import sealed_llama
 from tests.serving.engine.engines import drive, token_ids
 from tests.serving.engine.openvino.architectures import build
@@ -81,6 +84,30 @@ def test_defaults_follow_the_checkpoint(manifest: Manifest) -> None:
     assert EXPORTER.default_weights(replace(manifest, dtype="bf16")) == "fp16"
     assert EXPORTER.default_kv_dtype(manifest, "fp32") == "fp32"
     assert EXPORTER.default_kv_dtype(manifest, "int8") == "fp16"
+
+
+def test_the_precision_it_computes_in_is_said_and_recorded(
+    checkpoint: Path,
+    manifest: Manifest,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plugin = ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
+    here = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}[plugin]
+    assert computed_in(compile_properties(settings("fp32"))) == "fp32"
+    assert computed_in(compile_properties(settings("int8"))) == here
+    version = export(
+        ExportConfig(
+            checkpoint, tmp_path, engine="openvino", weights="int8", max_context=64, infer_model=False
+        )
+    )
+    written = read_manifest(version / "checkpoint")
+    assert written.metrics["fidelity"]["computed_in"] == here
+    other = replace(written, metrics={"fidelity": {"computed_in": "fp64"}})
+    caplog.set_level("INFO")
+    load_engine(version / "checkpoint", EngineConfig.read(version / "engine.json"), other).close()
+    assert f"int8 weights, computed in {here} on this CPU" in caplog.text
+    assert "measured in fp64" in caplog.text
 
 
 def test_nf4_gpu_and_wrong_caches_are_refused(checkpoint: Path, manifest: Manifest) -> None:

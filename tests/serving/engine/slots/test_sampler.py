@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -66,6 +67,86 @@ def test_rows_with_other_parameters_do_not_mix() -> None:
         SamplingParameters(temperature=5),
     ]
     assert choose(logits, parameters, [0.0, 0.99, 0.999]).tolist() == [0, 5]  # the rows that draw
+
+
+MIXED = [
+    SamplingParameters(temperature=1),
+    SamplingParameters(temperature=1, top_p=0.9),
+    SamplingParameters(temperature=0.7, top_k=20),
+    SamplingParameters(),
+    SamplingParameters(temperature=1.3, min_p=0.02),
+    SamplingParameters(temperature=2),
+    SamplingParameters(temperature=1, top_k=300, top_p=0.8, min_p=0.01),
+]
+
+
+def test_a_draw_depends_on_no_neighbour() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(len(MIXED), 320) * 2
+    drawing = [row for row, item in enumerate(MIXED) if item.temperature > 0]
+    for uniform in torch.linspace(0.01, 0.99, 49).tolist():
+        together = choose(logits, MIXED, [uniform] * len(MIXED)).tolist()
+        alone = [int(choose(logits[[row]], [MIXED[row]], [uniform])) for row in drawing]
+        assert together == alone
+
+
+def drawn_from_a_whole_sort(logits: torch.Tensor, item: SamplingParameters, uniform: float) -> int:
+    """One row's token by the definition of its filters, in Python's numbers."""
+    shares = torch.softmax(logits / item.temperature, dim=-1).tolist()
+    order = sorted(range(len(shares)), key=lambda token: (-shares[token], token))
+    order = order[: item.top_k or len(order)]
+    mass, before, kept = math.fsum(shares[token] for token in order), 0.0, []
+    for token in order:
+        if (item.top_p < 1 and before >= item.top_p * mass) or shares[token] < item.min_p * shares[order[0]]:
+            break
+        kept.append(token)
+        before += shares[token]
+    target, reached = uniform * math.fsum(shares[token] for token in kept), 0.0
+    for token in kept:
+        reached += shares[token]
+        if reached > target:
+            return token
+    return kept[-1]
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.5, 4.0], ids=["flat", "between", "peaked"])
+@pytest.mark.parametrize("vocabulary", [8192, 8191, 300])
+def test_few_candidates_choose_what_a_whole_sort_does(vocabulary: int, spread: float) -> None:
+    options: list[dict[str, float]] = [
+        {"top_p": 0.5},
+        {"top_p": 0.9},
+        {"top_p": 0.999},
+        {"top_k": 40},
+        {"top_k": 256},
+        {"top_k": 257},
+        {"top_k": 6000},
+        {"top_k": 400, "top_p": 0.9},
+        {"top_k": 10**6, "top_p": 0.7},
+        {"min_p": 0.3},
+        {"min_p": 0.001},
+        {"top_k": 5000, "top_p": 0.95, "min_p": 0.05},
+    ]
+    torch.manual_seed(vocabulary)
+    # Logits of bf16: many equals, also where the candidates end.
+    logits = (torch.randn(len(options), vocabulary) * spread).bfloat16().float()
+    logits[1, 10:] = -torch.inf  # less than a top_k, and no mass beyond the candidates
+    logits[3, 30:] = -torch.inf
+    parameters = [SamplingParameters(temperature=1, **item) for item in options]  # type: ignore[arg-type]
+    for uniform in (0.0, 0.31, 0.77, 0.9999):
+        expected = [
+            drawn_from_a_whole_sort(row, item, uniform) for row, item in zip(logits, parameters, strict=True)
+        ]
+        assert choose(logits, parameters, [uniform] * len(options)).tolist() == expected
+
+
+def test_a_row_of_nan_leaves_the_others_their_tokens() -> None:
+    logits = torch.randn(2, 512)
+    for item in (SamplingParameters(temperature=1), SamplingParameters(temperature=1, top_p=0.5)):
+        alone = int(choose(logits[1:], [item], [0.4]))
+        logits[0] = torch.nan
+        found = choose(logits, [item] * 2, [0.4, 0.4]).tolist()
+        assert 0 <= found[0] < 512
+        assert found[1] == alone
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
