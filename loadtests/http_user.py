@@ -92,13 +92,20 @@ class HttpUser(MeasuredUser):
     def _client(self) -> HTTPClient:
         client = self._clients.get(self.target)
         if client is None:
-            client = connect(self.target, self.workload.credentials, self.workload.request_timeout_s)
+            # The request's own limit rules. One of the socket would be a timer for every piece of an answer.
+            client = connect(self.target, self.workload.credentials, None)
             self._clients[self.target] = client
         return client
 
 
-def connect(target: Target, credentials: Credentials, timeout_s: float) -> HTTPClient:
-    """Return a client for one target. It connects with the first request."""
+def connect(target: Target, credentials: Credentials, timeout_s: float | None) -> HTTPClient:
+    """Return a client for one target. It connects with the first request.
+
+    Args:
+        target: where to.
+        credentials: API key and authorities.
+        timeout_s: how long to wait for each piece of an answer; None where the caller has a limit of its own.
+    """
     tls = target.scheme == "https"
     return HTTPClient(
         target.host,
@@ -108,9 +115,8 @@ def connect(target: Target, credentials: Credentials, timeout_s: float) -> HTTPC
         # Given at all, they turn TLS on.
         ssl_options={"ca_certs": str(credentials.ca_file)} if tls and credentials.ca_file else None,
         connection_timeout=_CONNECT_TIMEOUT_S,
-        # The request's own limit rules; this one only frees a socket that nobody waits for.
-        network_timeout=timeout_s + 1,
-        block_size=64 * 1024,
+        network_timeout=timeout_s,
+        block_size=16 * 1024,
     )
 
 

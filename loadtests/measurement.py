@@ -103,8 +103,7 @@ def measure(
         counts[record.outcome] += 1
         for metric, distribution in per_request.items():
             if record.outcome in metric.outcomes:
-                for sample in metric.samples(record):
-                    distribution.add(sample)
+                distribution.extend(metric.samples(record))
         if record.failure is not None:
             failures.setdefault(record.failure, FailureGroup(record.failure)).add(record)
     return Measurement(
