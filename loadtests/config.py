@@ -18,7 +18,7 @@ __all__ = ["LIMIT_METRICS", "LIMIT_STATISTICS", "OBJECTIVE_METRICS", "LoadTestCo
 
 LIMIT_METRICS = ("ttft", "itl", "tpot", "e2e")
 LIMIT_STATISTICS = ("p50", "p95", "p99")
-OBJECTIVE_METRICS = ("ttft", "tpot", "e2e")
+OBJECTIVE_METRICS = ("ttft", "itl", "tpot", "e2e")
 _USERS, _USERS_OF_OPEN_LOOP = 8, 256
 
 
@@ -115,6 +115,8 @@ class LoadTestConfig(WorkloadSettings):
     """The verdict fails when the 99th percentile of the time to the whole answer is longer."""
     goodput_ttft: str | None = None
     """Objective of each request: a time to first token within this counts for goodput."""
+    goodput_itl: str | None = None
+    """Objective of each request: no gap between its tokens longer than this counts for goodput."""
     goodput_tpot: str | None = None
     """Objective of each request: a mean time per output token within this counts for goodput."""
     goodput_e2e: str | None = None

@@ -11,6 +11,7 @@ FAILURE_KINDS: dict[str, str] = {
     "5xx": "the server says that it failed",
     "stream_error": "the model sent an error inside the stream",
     "timeout": "no whole answer within --request-timeout",
+    "hanging": "cut at the end of the run, after more than twice the wait of the slowest answer",
     "truncated": "the answer broke off: no finish_reason",
     "empty": "the answer finished without a single token",
     "token_count": "the tokens that came are not as many as the server says or as were asked for",

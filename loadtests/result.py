@@ -9,8 +9,9 @@
     machine            the machine that made the load: cpu, cores, memory, system, versions
     window             start_ns, end_ns since the load began; seconds; ended_by (duration | max_requests |
                        schedule | interrupt)
-    requests           ok, failed, cut (in flight at the end), unsent (due in an open loop, but no user was
-                       free until the end), warmup and cooldown (asked for before and after the window)
+    requests           ok, failed, cut (in flight at the end; one that hung is failed), unsent (due in an open
+                       loop, but no user was free until the end), warmup and cooldown (asked for before and
+                       after the window)
     metrics            per request metric (ttft, itl, tpot, e2e, lateness, queueing_delay, output_tokens,
                        prompt_tokens): header, unit (ns | tokens), count, mean, min, p50, p90, p95, p99,
                        p999 (99.9), max and histogram (an HdrHistogram: V2, compressed, base64); null
@@ -32,8 +33,9 @@
     notes              what made the load another one than was asked for, such as a lost worker
     verdict            outcome (passed | failed | invalid), passed, reasons, invalid (those of the reasons
                        that make the run invalid), checks [name, setting, limit, measured, unit, at_least,
-                       passed], comparisons with the baseline [name, unit, baseline, measured, change, low,
-                       high, limit, passed]
+                       passed, unended (samples of measured that are the least which requests without an end
+                       would have taken)], comparisons with the baseline [name, unit, baseline, measured,
+                       change, low, high, limit, passed]
 
 Times are integer nanoseconds unless the key says seconds. Percentiles are nearest-rank, at most 0.1 % below a
 sample (``metrics/distribution.py``). ``requests.jsonl`` beside it has the raw records (``record.py``).

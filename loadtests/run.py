@@ -31,7 +31,7 @@ from loadtests.result import LoadTestResult, results_dict
 from loadtests.server_metrics.scraper import Scraper
 from loadtests.server_metrics.summary import NOT_READ, server_metrics
 from loadtests.slo import Verdict, judge
-from loadtests.validity import cpu_notes, lateness_problems
+from loadtests.validity import cpu_notes, lateness_problems, unended_notes
 from loadtests.workloads.source import check_workload_files
 
 if TYPE_CHECKING:
@@ -115,7 +115,11 @@ def write_everything(
         ended_by=run.ended_by,
         cpu_seconds=run.cpu_seconds,
         workers=run.workers,
-        notes=[*run.notes, *cpu_notes(run.cpu_seconds, run.end_ns, len(run.workers))],
+        notes=[
+            *run.notes,
+            *cpu_notes(run.cpu_seconds, run.end_ns, len(run.workers)),
+            *unended_notes(measurement),
+        ],
         config=config_to_json(config),
         server=run.server,
         machine=machine_facts(),
@@ -158,6 +162,7 @@ def judge_measurement(
         goodput=measurement.totals["goodput"],
         invalid=[*lateness_problems(config, measurement), *problems],
         comparisons=comparisons,
+        floors=measurement.floors,
     )
 
 

@@ -6,10 +6,11 @@ from loadtests.config import LoadTestConfig
 from loadtests.durations import NS_PER_SECOND, format_duration
 from loadtests.measurement import Measurement
 
-__all__ = ["cpu_notes", "lateness_problems"]
+__all__ = ["cpu_notes", "lateness_problems", "unended_notes"]
 
 _BUSY = 0.9
 _LEAST_S = 5.0
+_TELLING = 1.1
 
 
 def lateness_problems(config: LoadTestConfig, measurement: Measurement) -> list[str]:
@@ -53,3 +54,18 @@ def cpu_notes(cpu_seconds: float, duration_ns: int, workers: int) -> list[str]:
         f"the load generator used {share:.0%} of a core, all that a process can: latencies may be its "
         "own, and the endpoint may take more; use workers (docs/distributed-load.md)"
     ]
+
+
+def unended_notes(measurement: Measurement) -> list[str]:
+    """Say where the answered requests look better than all: those without an end had waited longer."""
+    found = []
+    for tag in ("ttft", "e2e"):
+        answered, floor = measurement.summaries[tag], measurement.floors[tag]
+        if answered is None or floor is None or floor.p95 <= _TELLING * answered.p95:
+            continue
+        found.append(
+            f"{tag} p95 of the answered requests is {format_duration(answered.p95)}; with the "
+            f"{floor.count - answered.count} that were cut or never sent it is at least "
+            f"{format_duration(floor.p95)}"
+        )
+    return found
