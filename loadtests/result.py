@@ -25,7 +25,8 @@
     latency_series     seconds per piece, and pieces: start_s; ttft (of the requests asked for in it) and itl
                        (of the gaps that ended in it), each count, p50, p95, p99 (within 1 %), or null
     load_generator     cpu_seconds of all processes, cpu_cores they kept busy on average (null for a load of
-                       no length) and cpu_ms_per_1k_tokens (null without tokens); workers
+                       no length) and cpu_ms_per_1k_tokens (null without tokens); loop_lag (count, p50, p95,
+                       p99, max: how late it saw what came to it; null where unknown); workers
                        [name, index, requests, cpu_seconds, clock_shift_ns, finished], empty for one process
     server_metrics     what the server's Prometheus endpoint said (``server_metrics/summary.py``): urls,
                        interval_s, scrapes, failed_scrapes, resets_s (restarts that were seen), notes; window,
@@ -43,6 +44,7 @@ sample (``metrics/distribution.py``). ``requests.jsonl`` beside it has the raw r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,8 @@ class LoadTestResult:
     """Directory of the files below."""
     interrupted: bool = False
     """Whether the load was cut short; the verdict is then of the part that ran."""
+    notes: tuple[str, ...] = ()
+    """What else to know of the numbers, a line each."""
 
     @property
     def passed(self) -> bool:
@@ -120,6 +124,7 @@ class LoadTestResult:
         lines.append(
             "passed" if self.passed else f"{self.verdict.outcome.upper()}: " + "; ".join(self.verdict.reasons)
         )
+        lines += [f"note: {note}" for note in self.notes]
         lines.append(f"report: {self.report_html}")
         return "\n".join(lines)
 
@@ -131,6 +136,7 @@ def results_dict(
     started: str,
     ended_by: str,
     cpu_seconds: float,
+    loop_lag: Mapping[str, Any] | None,
     workers: list[dict[str, object]],
     notes: list[str],
     config: dict[str, Any],
@@ -185,6 +191,7 @@ def results_dict(
             "cpu_seconds": round(cpu_seconds, 3),
             "cpu_cores": round(cpu_seconds / seconds, 3) if seconds else None,
             "cpu_ms_per_1k_tokens": round(1e6 * cpu_seconds / tokens, 3) if tokens else None,
+            "loop_lag": loop_lag and {name: loop_lag[name] for name in ("count", "p50", "p95", "p99", "max")},
             "workers": workers,
         },
         "server_metrics": server_metrics,

@@ -31,7 +31,7 @@ from loadtests.result import LoadTestResult, results_dict
 from loadtests.server_metrics.scraper import Scraper
 from loadtests.server_metrics.summary import NOT_READ, server_metrics
 from loadtests.slo import Verdict, judge
-from loadtests.validity import cpu_notes, lateness_problems, unended_notes
+from loadtests.validity import cpu_notes, lag_problems, lateness_problems, unended_notes
 from loadtests.workloads.source import check_workload_files
 
 if TYPE_CHECKING:
@@ -107,19 +107,22 @@ def write_everything(
         )
     baseline = _baseline(config)
     comparisons, problems = _compare(config, baseline, directory / RECORDS_NAME, measurement)
+    problems = [*lag_problems(config, run.loop_lag), *problems]
     verdict = judge_measurement(config, measurement, comparisons, problems)
+    notes = [
+        *run.notes,
+        *cpu_notes(run.cpu_seconds, run.end_ns, len(run.workers)),
+        *unended_notes(measurement),
+    ]
     results = results_dict(
         measurement,
         verdict,
         started=started.isoformat(timespec="seconds"),
         ended_by=run.ended_by,
         cpu_seconds=run.cpu_seconds,
+        loop_lag=run.loop_lag,
         workers=run.workers,
-        notes=[
-            *run.notes,
-            *cpu_notes(run.cpu_seconds, run.end_ns, len(run.workers)),
-            *unended_notes(measurement),
-        ],
+        notes=notes,
         config=config_to_json(config),
         server=run.server,
         machine=machine_facts(),
@@ -135,7 +138,8 @@ def write_everything(
         from loadtests.report.plots import write_plots
 
         write_plots(directory / "plots", results, measurement.distributions)
-    return LoadTestResult(verdict, measurement, directory, interrupted=run.ended_by == "interrupt")
+    interrupted = run.ended_by == "interrupt"
+    return LoadTestResult(verdict, measurement, directory, interrupted=interrupted, notes=tuple(notes))
 
 
 def judge_measurement(

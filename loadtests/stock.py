@@ -19,6 +19,7 @@ from loadtests.arrivals.schedule import head_start_ns, make_schedule
 from loadtests.collector import Collector
 from loadtests.errors import LoadTestError
 from loadtests.load import check_limits, workload_of
+from loadtests.loop_lag import LoopLag
 from loadtests.output import RECORDS_NAME, check_free, output_directory
 from loadtests.process import LoadRun
 from loadtests.result import LoadTestResult
@@ -109,9 +110,13 @@ class StockRun:
             self._collector.begin_in(head_start_ns(self._config.user_count))
         attach(self._environment, self._session)
         self._session.begin()
+        self._lag = LoopLag(self._collector.now, self._config.warmup_ns)
+        self._lag.start()
 
     def _close_records(self) -> None:
         self._sink.close()
+        self._lag.close()
+        self._run.loop_lag = self._lag.as_dict()
 
     def _look(self) -> None:
         """Called twice a second during a test."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from loadtests.config import LoadTestConfig
 from loadtests.durations import NS_PER_SECOND, format_duration
+from loadtests.loop_lag import INTERVAL_NS
 from loadtests.measurement import Measurement
 
-__all__ = ["cpu_notes", "lateness_problems", "unended_notes"]
+__all__ = ["cpu_notes", "lag_problems", "lateness_problems", "unended_notes"]
 
 _BUSY = 0.9
 _LEAST_S = 5.0
@@ -32,6 +36,28 @@ def lateness_problems(config: LoadTestConfig, measurement: Measurement) -> list[
     measured, limit = format_duration(lateness.p99), format_duration(limit_ns)
     return [
         f"the run is invalid: lateness p99 {measured} is above {limit} (--max-lateness-p99){never}: {cause}"
+    ]
+
+
+def lag_problems(config: LoadTestConfig, loop_lag: Mapping[str, Any] | None) -> list[str]:
+    """Return why a run does not count whose load generator was too busy to see when answers came.
+
+    Nothing for a load of a few seconds, in which a single hiccup would be the 99th percentile.
+
+    Args:
+        config: the settings.
+        loop_lag: how late the generator saw what came to it (``loop_lag.py``).
+    """
+    if loop_lag is None or loop_lag["count"] * INTERVAL_NS < _LEAST_S * NS_PER_SECOND:
+        return []
+    limit_ns = config.max_loop_lag_p99_ns
+    if loop_lag["p99"] <= limit_ns:
+        return []
+    measured, limit = format_duration(loop_lag["p99"]), format_duration(limit_ns)
+    return [
+        f"the run is invalid: the load generator's loop lag p99 {measured} is above {limit} "
+        "(--max-loop-lag-p99), so it saw answers later than they came: it is too slow or its machine too "
+        "busy; lower the load, or use workers (docs/distributed-load.md)"
     ]
 
 

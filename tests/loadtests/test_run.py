@@ -15,6 +15,7 @@ from loadtests import protocols
 from loadtests.config import LoadTestConfig
 from loadtests.durations import format_duration
 from loadtests.errors import ConfigError, EndpointError, OutputError
+from loadtests.loop_lag import INTERVAL_NS
 from loadtests.record import Record, read_records
 from loadtests.report.texts import tiles
 from loadtests.result import LoadTestResult
@@ -115,6 +116,9 @@ def test_results_json_is_complete(run: Run) -> None:
     assert run.json["failures"] == []
     assert run.json["load_generator"]["cpu_seconds"] > 0
     assert run.json["load_generator"]["cpu_cores"] > 0
+    lag = run.json["load_generator"]["loop_lag"]
+    assert 0 < lag["count"] <= 1.7e9 / INTERVAL_NS
+    assert lag["p50"] <= lag["p99"] <= lag["max"]
     assert max(bucket["users"] for bucket in run.json["series"]) == 3
     assert sum(bucket["requests"] for bucket in run.json["series"]) <= len(run.records)
     assert run.result.verdict.passed
