@@ -34,4 +34,6 @@ def kind_of_status(status: int) -> str:
     """Return the failure kind of an HTTP status other than 200."""
     if status in (429, 503):
         return "refused"
-    return "4xx" if 400 <= status < 500 else "5xx"
+    if status < 400:  # another success than the contract's, or a redirection, as to a page to log in
+        return "malformed"
+    return "4xx" if status < 500 else "5xx"

@@ -23,10 +23,11 @@ from loadtests.failures import RequestFailed, kind_of_status
 from loadtests.measured_user import MeasuredUser
 from loadtests.target import Target
 
-__all__ = ["HttpUser", "broken", "connect", "decode", "get_json"]
+__all__ = ["HttpUser", "broken", "check_events", "connect", "decode", "get_json"]
 
 _JSON = {"Content-Type": "application/json"}
 _CONNECT_TIMEOUT_S = 10.0
+_OTHER_FIELDS = (b":", b"event:", b"id:", b"retry:")  # of a stream of events, beside data
 
 
 class HttpUser(MeasuredUser):
@@ -154,6 +155,20 @@ def decode(data: bytes) -> dict[str, Any]:
     if outputs.get("error"):
         raise RequestFailed("stream_error", _said(outputs))
     return outputs
+
+
+def check_events(events: bool, strange: bytes) -> None:
+    """Check that what came was a stream of events.
+
+    Args:
+        events: whether any of them came.
+        strange: the first line that was none.
+
+    Raises:
+        RequestFailed: ``malformed``, where only other text came, such as a proxy's page.
+    """
+    if strange and not events and not strange.startswith(_OTHER_FIELDS):
+        raise RequestFailed("malformed", f"HTTP 200 with no server-sent event: {bytes(strange[:120])!r}")
 
 
 def broken(error: Exception) -> RequestFailed:

@@ -15,7 +15,7 @@ from loadtests.answer import Answer
 from loadtests.credentials import Credentials
 from loadtests.errors import EndpointError
 from loadtests.failures import RequestFailed
-from loadtests.http_user import HttpUser, broken, connect, decode, get_json
+from loadtests.http_user import HttpUser, broken, check_events, connect, decode, get_json
 from loadtests.repeated_delta import RepeatedDelta
 from loadtests.target import Target
 from loadtests.workloads.workload import Request
@@ -93,6 +93,7 @@ class OpenAiUser(HttpUser):
         usage: dict[str, Any] = {}
         repeated = RepeatedDelta(self._plain_text)
         readline, now = response.readline, answer.now
+        events, strange = False, b""
         while True:
             line = readline(b"\n")
             if len(line) < len(b"data:"):  # most often the empty one between two events
@@ -103,7 +104,11 @@ class OpenAiUser(HttpUser):
             if (plain := repeated.text_of(line)) is not None:
                 answer.add_piece(seen_ns, plain)
                 continue
-            if not line.startswith(b"data:") or (data := line[5:].strip()) == _DONE:
+            if not line.startswith(b"data:"):
+                strange = strange or line
+                continue
+            events = True
+            if (data := line[5:].strip()) == _DONE:
                 continue
             chunk = decode(data)
             usage = chunk.get("usage") or usage
@@ -112,6 +117,7 @@ class OpenAiUser(HttpUser):
                 answer.add(seen_ns, 1 if said else 0, text, finish_reason, None)
                 if text and not finish_reason:
                     repeated.learn(line, text)
+        check_events(events, strange)
         if usage:
             prompt_tokens, completion_tokens = _counted(usage)
             answer.spread(completion_tokens)

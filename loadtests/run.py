@@ -31,7 +31,14 @@ from loadtests.result import LoadTestResult, results_dict
 from loadtests.server_metrics.scraper import Scraper
 from loadtests.server_metrics.summary import NOT_READ, server_metrics
 from loadtests.slo import Verdict, judge
-from loadtests.validity import cpu_notes, lag_problems, lateness_problems, unended_notes
+from loadtests.validity import (
+    cpu_notes,
+    lag_notes,
+    lag_problems,
+    lateness_problems,
+    uncounted_notes,
+    unended_notes,
+)
 from loadtests.workloads.source import check_workload_files
 
 if TYPE_CHECKING:
@@ -107,12 +114,15 @@ def write_everything(
         )
     baseline = _baseline(config)
     comparisons, problems = _compare(config, baseline, directory / RECORDS_NAME, measurement)
-    problems = [*lag_problems(config, run.loop_lag), *problems]
+    lost = [f"the run is incomplete: {note}" for note in run.notes]
+    problems = [*lag_problems(config, run.loop_lag, len(run.workers)), *lost, *problems]
     verdict = judge_measurement(config, measurement, comparisons, problems)
     notes = [
         *run.notes,
         *cpu_notes(run.cpu_seconds, run.end_ns, len(run.workers)),
+        *lag_notes(config, run.loop_lag, len(run.workers)),
         *unended_notes(measurement),
+        *uncounted_notes(config, outcomes["uncounted"], outcomes["ok"]),
     ]
     results = results_dict(
         measurement,
@@ -175,6 +185,7 @@ def _written(records: Iterable[Record], rows: RequestsCsv, outcomes: Counter[str
     for record in records:
         rows.add(record)
         outcomes[record.outcome] += 1
+        outcomes["uncounted"] += record.outcome == "ok" and record.completion_tokens is None
         yield record
 
 

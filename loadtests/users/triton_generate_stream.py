@@ -5,7 +5,7 @@ from __future__ import annotations
 from geventhttpclient.response import HTTPParseError
 
 from loadtests.answer import Answer
-from loadtests.http_user import broken, decode
+from loadtests.http_user import broken, check_events, decode
 from loadtests.triton_http import TritonHttpUser
 from loadtests.workloads.workload import Request
 
@@ -22,6 +22,7 @@ class TritonGenerateStreamUser(TritonHttpUser):
     def send(self, request: Request, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""
         response = self.ask(request)
+        events, strange = False, b""
         while True:
             try:
                 line = response.readline(b"\n")
@@ -29,6 +30,10 @@ class TritonGenerateStreamUser(TritonHttpUser):
                 raise broken(error) from error
             seen_ns = answer.now()
             if not line:
+                check_events(events, strange)
                 return
             if line.startswith(b"data:"):
+                events = True
                 answer.add_outputs(seen_ns, decode(line[5:]))
+            else:
+                strange = strange or line.strip()
