@@ -155,11 +155,16 @@ class StockRun:
     def _end(self, result: LoadTestResult) -> None:
         """Choose the exit code. None leaves it to Locust (``--exit-code-on-error``)."""
         code = None
-        if not result.passed:
-            logger.error("load test %s: %s", result.verdict.outcome, "; ".join(result.verdict.reasons))
-            code = EXIT_INVALID if result.verdict.invalid else EXIT_LIMIT_BROKEN
-        elif self._run.notes:
-            code = EXIT_INCOMPLETE
+        verdict = result.verdict
+        if not verdict.passed:
+            logger.error("load test %s: %s", verdict.outcome, "; ".join(verdict.reasons))
+            # Beside what the workers that were lost make of it.
+            if len(verdict.invalid) > len(self._run.notes):
+                code = EXIT_INVALID
+            elif len(verdict.reasons) > len(verdict.invalid):
+                code = EXIT_LIMIT_BROKEN
+            else:
+                code = EXIT_INCOMPLETE
         self._environment.process_exit_code = code
 
     def _sample(self) -> None:

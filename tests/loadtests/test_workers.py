@@ -198,7 +198,12 @@ def test_workers_that_die_or_leave_are_noticed_and_their_requests_count(deaths: 
     run, _ = deaths
     # Every limit holds, yet this was not the load that was asked for.
     assert run.codes == [3, -signal.SIGKILL, 0, 0], run.log
-    assert run.results["verdict"]["passed"]
+    verdict = run.results["verdict"]
+    assert all(check["passed"] for check in verdict["checks"])
+    assert verdict["outcome"] == "invalid"
+    assert len(verdict["reasons"]) == 2
+    assert all("the run is incomplete: worker" in reason for reason in verdict["reasons"])
+    assert "<error message=" in (run.folder / "out" / "junit.xml").read_text(encoding="utf-8")
     notes = sorted(run.results["notes"])
     assert len(notes) == 2
     assert all(note in run.log for note in notes)
