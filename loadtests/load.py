@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,7 @@ def make_load(
         attach(environment, session)
         runner = environment.create_local_runner()
         lag = LoopLag(collector.now, config.warmup_ns)
+        gc.freeze()  # what was imported until now is no garbage: to look for some in it stops every user
         cpu_before_s = time.process_time()
         collector.begin_in(0 if schedule is None else head_start_ns(config.user_count))
         session.begin()
@@ -110,7 +112,7 @@ def make_load(
         ended_by = _wait_for_end(config, schedule, runner, collector, stop)
         end_ns = collector.now()
         lag.close()
-        session.close()
+        session.close(at_once=True)
         report({"event": "stopping", "in_flight": collector.in_flight})
         runner.quit()
         status.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ from loadtests.run import check_files, write_everything
 from loadtests.server_metrics.scraper import Scraper
 from loadtests.session import Session, attach
 from loadtests.stock_options import config_from_options
+from loadtests.target import parse_targets
 
 __all__ = ["EXIT_INCOMPLETE", "EXIT_INVALID", "EXIT_LIMIT_BROKEN", "StockRun"]
 
@@ -70,7 +72,7 @@ class StockRun:
             logger.error("%s; the test goes on with the settings before", error)
         self._directory = tempfile.TemporaryDirectory(prefix="trimaran-loadtest-")
         self._records = Path(self._directory.name) / RECORDS_NAME
-        self._run = LoadRun(ended_by="Locust")
+        self._run = LoadRun(ended_by="Locust", server=self._server_facts())
         self._started = datetime.now(UTC)
         self._scraper = self._start_scraper()
         self._cpu_before_s = time.process_time()
@@ -110,6 +112,7 @@ class StockRun:
             self._collector.begin_in(head_start_ns(self._config.user_count))
         attach(self._environment, self._session)
         self._session.begin()
+        gc.freeze()  # as in load.py
         self._lag = LoopLag(self._collector.now, self._config.warmup_ns)
         self._lag.start()
 
@@ -142,6 +145,16 @@ class StockRun:
 
     def _write_to(self, directory: Path) -> LoadTestResult:
         return write_everything(directory, self._config, self._run, self._started, self._scraper)
+
+    def _server_facts(self) -> dict[str, Any]:
+        """Ask the endpoint about itself, as ``trimaran loadtest`` does."""
+        user_class = protocols.user_class(self._config.protocol)
+        try:
+            target = parse_targets(self._config.url)[0]
+            return user_class.preflight(target, self._config.model, self._workload.credentials)
+        except LoadTestError as error:  # in the web UI there is nobody to tell but the log
+            logger.error("%s; the test goes on without", error)
+            return {}
 
     def _start_scraper(self) -> Scraper | None:
         try:

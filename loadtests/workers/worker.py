@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ class WorkerRun:
             # The test is over, yet Locust's ramp-up still sent users.
             session.close()
         lag = LoopLag(collector.now, config.warmup_ns if problem is None else 0)
+        gc.freeze()  # as in load.py
         lag.start()
         self._test = _Test(order["run"], session, sender, problem, lag)
         attach(self._environment, session)

@@ -170,3 +170,8 @@ def test_every_metric_states_its_formula() -> None:
         assert metric.tag
         assert metric.header
         assert metric.__doc__
+
+
+def test_a_record_is_text_that_can_be_written_whatever_a_server_said() -> None:
+    found = record(0, outcome="failed", failure="5xx", detail="海 and half a \ud83d pair").to_line()
+    assert "海 and half a ? pair" in found.encode().decode()
