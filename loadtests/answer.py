@@ -20,6 +20,8 @@ class Answer:
         self._collector = collector
         self._pieces: list[str] | None = [] if keep_text else None
         self.text_bytes = 0
+        self.ended_ns: int | None = None
+        """When its last response was seen, where the call ends some time after the answer."""
         self.now = collector.now
         """Returns the time stamp for a chunk. Take it before decoding the chunk."""
 

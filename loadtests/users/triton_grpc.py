@@ -110,6 +110,8 @@ class TritonGrpcUser(MeasuredUser):
                 if response.error_message:
                     raise _stream_failure(response.error_message)
                 begun = True
+                # The status of the call comes after it, and gRPC takes milliseconds to say so.
+                answer.ended_ns = seen_ns
                 _take(response.infer_response, answer, seen_ns)
         except grpc.RpcError as error:
             raise _call_failure(error, begun) from error
