@@ -17,6 +17,7 @@ from loadtests.errors import EndpointError
 from loadtests.failures import RequestFailed
 from loadtests.http_user import HttpUser, broken, check_events, connect, decode, get_json
 from loadtests.repeated_delta import RepeatedDelta
+from loadtests.streamed_lines import streamed_lines
 from loadtests.target import Target
 from loadtests.workloads.workload import Request
 
@@ -92,15 +93,8 @@ class OpenAiUser(HttpUser):
     def _read_stream(self, response: Any, answer: Answer) -> None:
         usage: dict[str, Any] = {}
         repeated = RepeatedDelta(self._plain_text)
-        readline, now = response.readline, answer.now
         events, strange = False, b""
-        while True:
-            line = readline(b"\n")
-            if len(line) < len(b"data:"):  # most often the empty one between two events
-                if not line:
-                    break
-                continue
-            seen_ns = now()
+        for seen_ns, line in streamed_lines(response, answer.now):
             if (plain := repeated.text_of(line)) is not None:
                 answer.add_piece(seen_ns, plain)
                 continue

@@ -6,6 +6,7 @@ from geventhttpclient.response import HTTPParseError
 
 from loadtests.answer import Answer
 from loadtests.http_user import broken, check_events, decode
+from loadtests.streamed_lines import streamed_lines
 from loadtests.triton_http import TritonHttpUser
 from loadtests.workloads.workload import Request
 
@@ -23,17 +24,13 @@ class TritonGenerateStreamUser(TritonHttpUser):
         """See ``MeasuredUser.send``."""
         response = self.ask(request)
         events, strange = False, b""
-        while True:
-            try:
-                line = response.readline(b"\n")
-            except (OSError, HTTPParseError) as error:
-                raise broken(error) from error
-            seen_ns = answer.now()
-            if not line:
-                check_events(events, strange)
-                return
-            if line.startswith(b"data:"):
-                events = True
-                answer.add_outputs(seen_ns, decode(line[5:]))
-            else:
-                strange = strange or line.strip()
+        try:
+            for seen_ns, line in streamed_lines(response, answer.now):
+                if line.startswith(b"data:"):
+                    events = True
+                    answer.add_outputs(seen_ns, decode(line[5:]))
+                else:
+                    strange = strange or line
+        except (OSError, HTTPParseError) as error:
+            raise broken(error) from error
+        check_events(events, strange)
