@@ -50,7 +50,7 @@ async def serve_grpc(begin: Callable[[str], Any]) -> int:
     import grpc
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-    class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         async def ServerMetadata(self, request: Any, context: Any) -> Any:
             return service_pb2.ServerMetadataResponse(name="scripted", version="1")
 
