@@ -1,14 +1,16 @@
 """Load generators side by side: what each says of a server whose delays are known, and its processor time.
 
 Ours, aiperf, guidellm and a plain locustfile, each as its users start it, against one scripted server that
-stamps every token it sends. The error of a figure is its distance from the same percentile of these stamps.
+stamps every token it sends; ours over Triton's two streams too. The error of a figure is its distance from
+the same percentile of these stamps.
 
   python -m benchmarks.loadgen
   python -m benchmarks.loadgen --tools ours,plain-locust --scenarios 0,3 --rounds 1
 
 Results go to benchmarks/results/loadgen.{json,md}. The last line printed is one JSON object:
-"max_error_ms/TOOL" over the median and 95th percentile of TTFT, ITL and end-to-end latency of all closed-loop
-scenarios, and "cpu_ms_per_1k_tokens/TOOL" of the scenario with most tokens, less a run of one request.
+"max_error_ms/TOOL" over the median and 95th percentile of TTFT, ITL, time per output token and end-to-end
+latency of all closed-loop scenarios, and "cpu_ms_per_1k_tokens/TOOL" of the scenario with most tokens, less a
+run of one request.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -39,7 +42,11 @@ from serving.cache import cache_directory
 
 __all__ = ["main", "scripted_server", "served_figures"]
 
-TOOLS = {"ours": "ours", "aiperf": "aiperf", "guidellm": "guidellm", "plain-locust": "plain_locust"}
+TOOLS = {
+    "ours": "ours", "aiperf": "aiperf", "guidellm": "guidellm", "plain-locust": "plain_locust",
+    "ours-generate_stream": "ours", "ours-grpc": "ours",
+}  # fmt: skip
+"""What can be run -> its module. ``ours-PROTOCOL`` speaks Triton's, which no other tool does."""
 _ONE = Scenario("one request", 50, 20, 10, 1, 1)
 
 
@@ -79,14 +86,17 @@ def _run(
     tool: str, scenario: Scenario, folder: Path, cache: Path, tokenizer: Path, keep: Path | None
 ) -> dict[str, Any]:
     module = import_module(_module(tool))
-    home = cache / tool
+    home = cache / TOOLS[tool]
     home.mkdir(exist_ok=True)
+    scenario = replace(
+        scenario, protocol=tool.partition("-")[2] if tool.startswith("ours-") else "openai_chat"
+    )
     row: dict[str, Any] = {"tool": tool, "scenario": scenario.name}
     try:
         python = interpreter_for(home, module.PINS, log=home / "install.log", timeout=1200)
-        with scripted_server(scenario) as url:
+        with scripted_server(scenario) as (url, truth_url):
             found: Measured = module.measure(scenario, url, folder, python, tokenizer)
-            truth = served_figures(url)
+            truth = served_figures(truth_url)
     except PeerFailure as failure:
         tell(f"{tool}, {scenario.name}: {failure}")
         if keep is not None:
@@ -96,7 +106,9 @@ def _run(
     row["answered"], row["served"] = found.answered, truth.pop("served")
     row["tokens"] = truth.pop("tokens")
     errors = {
-        name: abs(seen - truth[name]) for name in FIGURES if (seen := found.figures.get(name)) is not None
+        name: abs(seen - truth[name])
+        for name in FIGURES
+        if name in truth and (seen := found.figures.get(name)) is not None
     }
     worst = max(errors, key=errors.__getitem__) if errors else "nothing"
     tell(
@@ -107,19 +119,25 @@ def _run(
 
 
 @contextmanager
-def scripted_server(scenario: Scenario) -> Iterator[str]:
-    """Run the scripted server in a process of its own; yield its URL."""
-    command = [sys.executable, "-m", "benchmarks.loadgen_peers.server", scenario.model]
+def scripted_server(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Run the scripted server in a process of its own; yield the URL to load, and that of its stamps."""
+    over_grpc = scenario.protocol == "grpc"
+    options = ["--grpc"] if over_grpc else []
+    command = [sys.executable, "-m", "benchmarks.loadgen_peers.server", *options, scenario.model]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert process.stdout is not None
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        yield f"grpc://127.0.0.1:{int(process.stdout.readline())}" if over_grpc else url, url
     finally:
         end(process)
 
 
 def served_figures(url: str) -> dict[str, float]:
-    """Return the server's own figures, in milliseconds, of the requests it answered in full."""
+    """Return the server's own figures, in milliseconds, of the requests it answered in full.
+
+    ``late`` is how much later than it meant to it sent each token.
+    """
     with urllib.request.urlopen(f"{url}/truth", timeout=60) as answer:
         rows = [row for row in json.load(answer) if row["sent_ns"]]
     tokens = max(len(row["sent_ns"]) for row in rows)
@@ -127,11 +145,13 @@ def served_figures(url: str) -> dict[str, float]:
     samples = {
         "ttft": [row["sent_ns"][0] - row["came_ns"] for row in rows],
         "itl": [later - earlier for row in rows for earlier, later in pairwise(row["sent_ns"])],
+        "tpot": [(row["sent_ns"][-1] - row["sent_ns"][0]) // (tokens - 1) for row in rows if tokens > 1],
         "e2e": [row["sent_ns"][-1] - row["came_ns"] for row in rows],
+        "late": [max(0, late) for row in rows for late in row["late_ns"]],
     }
     truth: dict[str, float] = {"served": len(rows), "tokens": tokens * len(rows)}
     for metric, values in samples.items():
-        for percent in (50, 95, 99):
+        for percent in (50, 95, 99) if values else ():
             truth[f"{metric}_p{percent}"] = Distribution.of(values).percentile(percent) / 1e6
     return truth
 

@@ -20,15 +20,15 @@ class Answer:
         self._collector = collector
         self._pieces: list[str] | None = [] if keep_text else None
         self.text_bytes = 0
+        self.ended_ns: int | None = None
+        """When its last response was seen, where the call ends some time after the answer."""
+        self.now = collector.now
+        """Returns the time stamp for a chunk. Take it before decoding the chunk."""
 
     @property
     def text(self) -> str:
         """What the model said, where it was to be kept; else empty."""
         return "".join(self._pieces or ())
-
-    def now(self) -> int:
-        """Return the time stamp for a chunk. Take it before decoding the chunk."""
-        return self._collector.now()
 
     def add(
         self,
@@ -63,6 +63,16 @@ class Answer:
             record.prompt_tokens = prompt_tokens
         if completion_tokens is not None:
             record.completion_tokens = completion_tokens
+
+    def add_piece(self, seen_ns: int, text: str) -> None:
+        """Take one response of one token that says nothing else; the same as ``add`` with less to ask."""
+        record = self._record
+        record.chunk_ns.append(seen_ns)
+        record.chunk_tokens.append(1)
+        self._collector.tokens += 1
+        self.text_bytes += len(text)
+        if self._pieces is not None:
+            self._pieces.append(text)
 
     def add_outputs(self, seen_ns: int, outputs: Mapping[str, Any]) -> None:
         """Take one response given as the JSON of Triton's generate extension.

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtests.arrivals.schedule import make_schedule
 from loadtests.bootstrap import Draws, resampled_mean, resampled_percentiles
 from loadtests.comparison import Comparison
 from loadtests.config import LoadTestConfig
@@ -21,6 +22,7 @@ from loadtests.metrics.catalog import request_metrics
 from loadtests.metrics.metric import Window
 from loadtests.output import RECORDS_NAME
 from loadtests.record import Record, read_records
+from loadtests.target import parse_targets
 from loadtests.workloads.settings import WorkloadSettings
 
 __all__ = ["Baseline", "compare", "read_baseline"]
@@ -28,9 +30,12 @@ __all__ = ["Baseline", "compare", "read_baseline"]
 _METRICS = ("ttft", "itl", "e2e")
 _PERCENTS = (50, 95)
 _FEWEST_REQUESTS = 30
-# A load that differs in one of these cannot be compared. `users` only bounds an open loop.
+_SAME_TIME_NS = 100_000_000  # the clocks of several workers are lined up by their messages
+# A load that differs in one of these cannot be compared. `users` only bounds an open loop, and the times are
+# part of a load that changes over the run.
 _SAME = (
-    "protocol", "arrivals", "rate", "burstiness", "trace_speed", "users",
+    "model", "protocol", "arrivals", "rate", "burstiness", "trace_speed", "users", "duration", "warmup",
+    "cooldown",
     *(field.name for field in fields(WorkloadSettings) if field.name not in ("prompts", "tokenizer", "seed")),
 )  # fmt: skip
 
@@ -80,12 +85,35 @@ def read_baseline(config: LoadTestConfig) -> Baseline | None:
             "from chance"
         )
     own = config_to_json(config)
-    names = [name for name in _SAME if name != "users" or config.arrivals == "closed"]
-    if different := [f"{name}: {known[name]}, not {own[name]}" for name in names if known[name] != own[name]]:
+    own["targets"], known["targets"] = (len(parse_targets(str(values["url"]))) for values in (own, known))
+    names = [*(name for name in _SAME if name not in _without_meaning(config)), "targets"]
+    different = [f"{name}: {known[name]}, not {own[name]}" for name in names if known[name] != own[name]]
+    if not different and config.arrivals == "trace" and not _same_arrivals(config, path / RECORDS_NAME):
+        different = [f"trace: other arrivals than those of {config.trace}"]
+    if different:
         raise BaselineError(
             f"baseline: {path} was another load ({'; '.join(different)}); compare runs of the same load"
         )
     return Baseline(path, results)
+
+
+def _without_meaning(config: LoadTestConfig) -> set[str]:
+    """Return the names of what does not change the load, or what can be compared of it."""
+    changing = config.arrivals == "trace" or any(sign in str(config.rate) for sign in (",", ".."))
+    times = set() if changing else {"duration", "warmup", "cooldown"}
+    return times if config.arrivals == "closed" else {"users", *times}
+
+
+def _same_arrivals(config: LoadTestConfig, records: Path) -> bool:
+    """Return whether the requests of an earlier run were meant for the times that a trace says now."""
+    schedule = make_schedule(config)
+    assert schedule is not None  # of a trace
+    times = schedule.times_ns
+    return all(
+        record.sequence < len(times) and abs(record.intended_ns - times[record.sequence]) <= _SAME_TIME_NS
+        for record in read_records(records)
+        if record.intended_ns is not None and record.turn == 0
+    )
 
 
 def compare(

@@ -18,7 +18,7 @@ __all__ = ["LIMIT_METRICS", "LIMIT_STATISTICS", "OBJECTIVE_METRICS", "LoadTestCo
 
 LIMIT_METRICS = ("ttft", "itl", "tpot", "e2e")
 LIMIT_STATISTICS = ("p50", "p95", "p99")
-OBJECTIVE_METRICS = ("ttft", "tpot", "e2e")
+OBJECTIVE_METRICS = ("ttft", "itl", "tpot", "e2e")
 _USERS, _USERS_OF_OPEN_LOOP = 8, 256
 
 
@@ -26,7 +26,8 @@ _USERS, _USERS_OF_OPEN_LOOP = 8, 256
 class LoadTestConfig(WorkloadSettings):
     """Load an LLM endpoint with Locust, measure it token by token, and give a verdict.
 
-    Exit code 4 says that the run is invalid: in an open loop requests were sent too late.
+    Exit code 4 says that the run is invalid: in an open loop requests were sent too late, or the load
+    generator was too busy to see when answers came.
     """
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ()
@@ -61,6 +62,9 @@ class LoadTestConfig(WorkloadSettings):
     max_lateness_p99: str = "50ms"
     """In an open loop the run is invalid (exit code 4) when the 99th percentile of how late requests were
     sent is above this: then it was not the load that was asked for."""
+    max_loop_lag_p95: str = "25ms"
+    """The run is invalid (exit code 4) when the 95th percentile of how late the load generator itself saw
+    what came to it is above this: then the latencies are its own. Judged from ten seconds on."""
     spawn_rate: float | None = None
     """Users of a closed loop started per second. Default: all at once."""
     duration: str = "30s"
@@ -115,6 +119,8 @@ class LoadTestConfig(WorkloadSettings):
     """The verdict fails when the 99th percentile of the time to the whole answer is longer."""
     goodput_ttft: str | None = None
     """Objective of each request: a time to first token within this counts for goodput."""
+    goodput_itl: str | None = None
+    """Objective of each request: no gap between its tokens longer than this counts for goodput."""
     goodput_tpot: str | None = None
     """Objective of each request: a mean time per output token within this counts for goodput."""
     goodput_e2e: str | None = None
@@ -139,6 +145,7 @@ class LoadTestConfig(WorkloadSettings):
         check_workload(self)
         check_numbers(self)
         _ = self.stop_timeout_ns, self.request_timeout_ns, self.latency_limits(), self.max_lateness_p99_ns
+        _ = self.max_loop_lag_p95_ns
         check_arrivals(self)
 
     @property
@@ -181,6 +188,11 @@ class LoadTestConfig(WorkloadSettings):
     def max_lateness_p99_ns(self) -> int:
         """``max_lateness_p99`` in nanoseconds."""
         return parse_duration(self.max_lateness_p99, "max_lateness_p99")
+
+    @property
+    def max_loop_lag_p95_ns(self) -> int:
+        """``max_loop_lag_p95`` in nanoseconds."""
+        return parse_duration(self.max_loop_lag_p95, "max_loop_lag_p95")
 
     @property
     def failure_limit(self) -> float:

@@ -44,7 +44,7 @@ def check_workload(config: LoadTestConfig) -> None:
     if config.min_goodput is not None and not config.objectives():
         raise ConfigError(
             f"min_goodput: {config.min_goodput} needs an objective that requests meet; "
-            "set goodput_ttft, goodput_tpot or goodput_e2e"
+            "set goodput_ttft, goodput_itl, goodput_tpot or goodput_e2e"
         )
 
 

@@ -11,6 +11,7 @@ FAILURE_KINDS: dict[str, str] = {
     "5xx": "the server says that it failed",
     "stream_error": "the model sent an error inside the stream",
     "timeout": "no whole answer within --request-timeout",
+    "hanging": "cut at the end of the run, after more than twice the wait of the slowest answer",
     "truncated": "the answer broke off: no finish_reason",
     "empty": "the answer finished without a single token",
     "token_count": "the tokens that came are not as many as the server says or as were asked for",
@@ -33,4 +34,6 @@ def kind_of_status(status: int) -> str:
     """Return the failure kind of an HTTP status other than 200."""
     if status in (429, 503):
         return "refused"
-    return "4xx" if 400 <= status < 500 else "5xx"
+    if status < 400:  # another success than the contract's, or a redirection, as to a page to log in
+        return "malformed"
+    return "4xx" if status < 500 else "5xx"

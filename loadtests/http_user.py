@@ -23,10 +23,11 @@ from loadtests.failures import RequestFailed, kind_of_status
 from loadtests.measured_user import MeasuredUser
 from loadtests.target import Target
 
-__all__ = ["HttpUser", "broken", "connect", "decode", "get_json"]
+__all__ = ["HttpUser", "broken", "check_events", "connect", "decode", "get_json"]
 
 _JSON = {"Content-Type": "application/json"}
 _CONNECT_TIMEOUT_S = 10.0
+_OTHER_FIELDS = (b":", b"event:", b"id:", b"retry:")  # of a stream of events, beside data
 
 
 class HttpUser(MeasuredUser):
@@ -92,13 +93,20 @@ class HttpUser(MeasuredUser):
     def _client(self) -> HTTPClient:
         client = self._clients.get(self.target)
         if client is None:
-            client = connect(self.target, self.workload.credentials, self.workload.request_timeout_s)
+            # The request's own limit rules. One of the socket would be a timer for every piece of an answer.
+            client = connect(self.target, self.workload.credentials, None)
             self._clients[self.target] = client
         return client
 
 
-def connect(target: Target, credentials: Credentials, timeout_s: float) -> HTTPClient:
-    """Return a client for one target. It connects with the first request."""
+def connect(target: Target, credentials: Credentials, timeout_s: float | None) -> HTTPClient:
+    """Return a client for one target. It connects with the first request.
+
+    Args:
+        target: where to.
+        credentials: API key and authorities.
+        timeout_s: how long to wait for each piece of an answer; None where the caller has a limit of its own.
+    """
     tls = target.scheme == "https"
     return HTTPClient(
         target.host,
@@ -108,9 +116,8 @@ def connect(target: Target, credentials: Credentials, timeout_s: float) -> HTTPC
         # Given at all, they turn TLS on.
         ssl_options={"ca_certs": str(credentials.ca_file)} if tls and credentials.ca_file else None,
         connection_timeout=_CONNECT_TIMEOUT_S,
-        # The request's own limit rules; this one only frees a socket that nobody waits for.
-        network_timeout=timeout_s + 1,
-        block_size=64 * 1024,
+        network_timeout=timeout_s,
+        block_size=16 * 1024,
     )
 
 
@@ -148,6 +155,20 @@ def decode(data: bytes) -> dict[str, Any]:
     if outputs.get("error"):
         raise RequestFailed("stream_error", _said(outputs))
     return outputs
+
+
+def check_events(events: bool, strange: bytes) -> None:
+    """Check that what came was a stream of events.
+
+    Args:
+        events: whether any of them came.
+        strange: the first line that was none.
+
+    Raises:
+        RequestFailed: ``malformed``, where only other text came, such as a proxy's page.
+    """
+    if strange and not events and not strange.startswith(_OTHER_FIELDS):
+        raise RequestFailed("malformed", f"HTTP 200 with no server-sent event: {bytes(strange[:120])!r}")
 
 
 def broken(error: Exception) -> RequestFailed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import Any
 
 from loadtests.durations import NS_PER_SECOND
@@ -42,9 +44,7 @@ class LatencySeries:
             return
         for sample in self._ttft.samples(record):
             self._take("ttft", record.asked_ns, sample)
-        # One gap for every chunk after the first.
-        for when, sample in zip(record.chunk_ns[1:], self._itl.samples(record), strict=False):
-            self._take("itl", when, sample)
+        self._take_gaps(record.chunk_ns, self._itl.samples(record))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the length of a piece, and of each its start and its percentiles; null without a sample."""
@@ -61,8 +61,31 @@ class LatencySeries:
 
     def _take(self, tag: str, when_ns: int, sample: int) -> None:
         if 0 <= when_ns <= self._end_ns:
-            place = min(when_ns // self._length_ns, self._count - 1)
-            self._pieces.setdefault((tag, place), Distribution(_DIGITS)).add(sample)
+            self._piece(tag, self._place(when_ns)).add(sample)
+
+    def _take_gaps(self, seen_ns: Sequence[int], gaps: Sequence[int]) -> None:
+        """Take the gaps of one answer, those of a piece at once; every chunk but the first ends one."""
+        if not gaps:
+            return
+        # Behind the first chunk from which a gap may count, and behind the last one.
+        begin = max(1, bisect_left(seen_ns, 0))
+        end = bisect_right(seen_ns, self._end_ns)
+        while begin < end:
+            place = self._place(seen_ns[begin])
+            later = end
+            if place < self._count - 1:
+                later = bisect_left(seen_ns, (place + 1) * self._length_ns, begin, end)
+            self._piece("itl", place).extend(gaps[begin - 1 : later - 1])
+            begin = later
+
+    def _place(self, when_ns: int) -> int:
+        return min(when_ns // self._length_ns, self._count - 1)
+
+    def _piece(self, tag: str, place: int) -> Distribution:
+        found = self._pieces.get((tag, place))
+        if found is None:
+            found = self._pieces[tag, place] = Distribution(_DIGITS)
+        return found
 
     def _percentiles(self, tag: str, place: int) -> dict[str, int] | None:
         found = self._pieces.get((tag, place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from loadtests.collector import Collector
 from loadtests.config import LoadTestConfig
 from loadtests.credentials import read_credentials
 from loadtests.errors import ConfigError
+from loadtests.loop_lag import LoopLag
 from loadtests.measured_user import MeasuredUser
 from loadtests.session import Session, attach
 from loadtests.target import parse_targets
@@ -99,14 +101,18 @@ def make_load(
         session.spawn_rate = config.spawn_rate
         attach(environment, session)
         runner = environment.create_local_runner()
+        lag = LoopLag(collector.now, config.warmup_ns)
+        gc.freeze()  # what was imported until now is no garbage: to look for some in it stops every user
         cpu_before_s = time.process_time()
         collector.begin_in(0 if schedule is None else head_start_ns(config.user_count))
         session.begin()
+        lag.start()
         runner.start(config.user_count, spawn_rate=config.spawn_rate or config.user_count)
         status = gevent.spawn(_report_status, runner, collector, report)
         ended_by = _wait_for_end(config, schedule, runner, collector, stop)
         end_ns = collector.now()
-        session.close()
+        lag.close()
+        session.close(at_once=True)
         report({"event": "stopping", "in_flight": collector.in_flight})
         runner.quit()
         status.kill()
@@ -120,6 +126,7 @@ def make_load(
             "end_ns": end_ns,
             "ended_by": ended_by,
             "cpu_seconds": cpu_s,
+            "loop_lag": lag.as_dict(),
             "origin_ns": collector.origin_ns,
         }
     )

@@ -19,7 +19,8 @@ users are there from the beginning.
 
 Exit code: 1 when a limit is broken (``--max-failure-rate`` always is one), 3 when the limits hold but
 a worker was lost, so that the load was less than asked for, 4 when requests of an open loop were sent
-too late (``--max-lateness-p99``), so that no number counts. Else Locust's own rule: 0, or
+too late (``--max-lateness-p99``) or the load generator was too busy to see when answers came
+(``--max-loop-lag-p95``), so that no number counts. Else Locust's own rule: 0, or
 ``--exit-code-on-error`` (1) when any request failed; with ``--exit-code-on-error 0`` only the limits count.
 """
 

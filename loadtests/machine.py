@@ -9,7 +9,7 @@ from pathlib import Path
 
 __all__ = ["machine_facts"]
 
-_PACKAGES = ("locust", "gevent", "geventhttpclient", "grpcio", "tritonclient")
+_PACKAGES = ("trimaran", "locust", "gevent", "geventhttpclient", "grpcio", "tritonclient")
 
 
 def machine_facts() -> dict[str, object]:

@@ -116,7 +116,8 @@ class MeasuredUser(User):
         finally:
             # Also when Locust kills this greenlet at the end of the run: the record stays "cut".
             collector.in_flight -= 1
-            record.end_ns = collector.now()
+            ended_ns = answer.ended_ns if record.outcome == "ok" else None
+            record.end_ns = collector.now() if ended_ns is None else ended_ns
             if failure is not None:
                 record.failure, record.detail = failure.kind, failure.detail[:500]
             if record.outcome != "ok":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loadtests.failures import FAILURE_KINDS
@@ -12,6 +12,7 @@ from loadtests.latency_series import LatencySeries
 from loadtests.metrics.catalog import request_metrics, run_metrics
 from loadtests.metrics.distribution import Distribution, Summary
 from loadtests.metrics.metric import Window
+from loadtests.metrics.overdue import Overdue
 from loadtests.record import Record
 from loadtests.series import Bucket, Series
 
@@ -19,6 +20,7 @@ __all__ = ["FailureGroup", "Measurement", "measure", "measured_window"]
 
 _EXAMPLES_PER_KIND = 3
 _OUTCOMES = ("ok", "failed", "cut", "unsent")
+_UNENDED = ("cut", "unsent")
 
 
 @dataclass
@@ -44,7 +46,9 @@ class Measurement:
 
     window: Window
     counts: dict[str, int]
-    """Requests: ``ok``, ``failed``, ``cut``, ``unsent``, of the window; ``warmup`` and ``cooldown``."""
+    """Requests: ``ok``, ``failed``, ``cut``, ``unsent``, of the window; ``warmup`` and ``cooldown``.
+
+    A request that hung (``metrics/overdue.py``) is one of the failed."""
     distributions: dict[str, Distribution]
     """Request metric tag -> all its samples."""
     totals: dict[str, float | None]
@@ -55,6 +59,9 @@ class Measurement:
     """Request metric tag -> distribution in a few numbers, None without a sample."""
     latency_series: dict[str, Any]
     """Percentiles over the run (``latency_series.py``)."""
+    floors: dict[str, Summary | None]
+    """Request metric tag -> ``summaries`` with the requests that were cut or never sent, each with the least
+    that it would have taken: no percentile of all requests is below. None where there is no such request."""
 
 
 def measured_window(warmup_ns: int, end_ns: int, cooldown_ns: int = 0) -> Window:
@@ -91,9 +98,11 @@ def measure(
     failures: dict[str, FailureGroup] = {}
     series = Series(max(end_ns, warmup_ns))
     latencies = LatencySeries(max(end_ns, warmup_ns))
+    overdue, unended = Overdue(window), {metric: Distribution() for metric in per_request}
     for record in records:
         series.add(record)
         latencies.add(record)
+        overdue.add(record)
         for total in per_run:
             total.add(record)
         place = window.place(record)
@@ -103,10 +112,17 @@ def measure(
         counts[record.outcome] += 1
         for metric, distribution in per_request.items():
             if record.outcome in metric.outcomes:
-                for sample in metric.samples(record):
-                    distribution.add(sample)
+                distribution.extend(metric.samples(record))
+        if record.outcome in _UNENDED:
+            for metric, distribution in unended.items():
+                distribution.extend(metric.at_least(record))
         if record.failure is not None:
             failures.setdefault(record.failure, FailureGroup(record.failure)).add(record)
+    for record in overdue.found():
+        counts[record.outcome if window.place(record) == "measured" else "warmup"] -= 1
+        counts["failed"] += 1
+        hung = replace(record, failure=record.failure or "hanging", detail=record.detail or _hung(record))
+        failures.setdefault(hung.failure or "", FailureGroup(hung.failure or "")).add(hung)
     return Measurement(
         window=window,
         counts={name: counts[name] for name in (*_OUTCOMES, "warmup", "cooldown")},
@@ -116,4 +132,20 @@ def measure(
         series=series.buckets(user_counts),
         summaries={metric.tag: found.summary() for metric, found in per_request.items()},
         latency_series=latencies.as_dict(),
+        floors={metric.tag: _floor(found, unended[metric]) for metric, found in per_request.items()},
     )
+
+
+def _hung(record: Record) -> str:
+    waited_s, tokens = (record.end_ns - record.asked_ns) / 1e9, record.output_tokens
+    return f"no whole answer within {waited_s:.1f} s, when the run ended; {tokens} tokens had come"
+
+
+def _floor(ended: Distribution, unended: Distribution) -> Summary | None:
+    """Return both in one, where there is anything of the second."""
+    if not unended.count:
+        return None
+    both = Distribution()
+    both.merge(ended)
+    both.merge(unended)
+    return both.summary()

@@ -15,7 +15,9 @@ from loadtests.answer import Answer
 from loadtests.credentials import Credentials
 from loadtests.errors import EndpointError
 from loadtests.failures import RequestFailed
-from loadtests.http_user import HttpUser, broken, connect, decode, get_json
+from loadtests.http_user import HttpUser, broken, check_events, connect, decode, get_json
+from loadtests.repeated_delta import RepeatedDelta
+from loadtests.streamed_lines import streamed_lines
 from loadtests.target import Target
 from loadtests.workloads.workload import Request
 
@@ -90,22 +92,36 @@ class OpenAiUser(HttpUser):
 
     def _read_stream(self, response: Any, answer: Answer) -> None:
         usage: dict[str, Any] = {}
-        while True:
-            line = response.readline(b"\n")
-            seen_ns = answer.now()
-            if not line:
-                break
-            if not line.startswith(b"data:") or (data := line[5:].strip()) == _DONE:
+        repeated = RepeatedDelta(self._plain_text)
+        events, strange = False, b""
+        for seen_ns, line in streamed_lines(response, answer.now):
+            if (plain := repeated.text_of(line)) is not None:
+                answer.add_piece(seen_ns, plain)
+                continue
+            if not line.startswith(b"data:"):
+                strange = strange or line
+                continue
+            events = True
+            if (data := line[5:].strip()) == _DONE:
                 continue
             chunk = decode(data)
             usage = chunk.get("usage") or usage
             if chunk.get("choices"):
                 said, text, finish_reason = self._choice(chunk)
                 answer.add(seen_ns, 1 if said else 0, text, finish_reason, None)
+                if text and not finish_reason:
+                    repeated.learn(line, text)
+        check_events(events, strange)
         if usage:
             prompt_tokens, completion_tokens = _counted(usage)
             answer.spread(completion_tokens)
             answer.add(answer.now(), 0, "", "", prompt_tokens, completion_tokens)
+
+    def _plain_text(self, line: bytes) -> str | None:
+        """Return the text of a line of a stream that is a piece of the answer and nothing else."""
+        chunk = decode(line[5:])
+        said, text, finish_reason = self._choice(chunk)
+        return text if said and not finish_reason and not chunk.get("usage") else None
 
     def _read_whole(self, body: bytes, answer: Answer) -> None:
         seen_ns = answer.now()

@@ -42,6 +42,8 @@ class LoadRun:
     """``duration``, ``max_requests``, ``schedule`` (a trace was over), or ``interrupt`` (Ctrl-C)."""
     cpu_seconds: float = 0.0
     """Processor time that making the load took, of all processes."""
+    loop_lag: dict[str, Any] | None = None
+    """How late all processes saw what came to them (``loop_lag.py``): a ``Summary``."""
     origin_ns: int | None = None
     """When the load began, on ``time.perf_counter_ns``: the clock of all processes of this machine."""
     workers: list[dict[str, object]] = field(default_factory=list)
@@ -136,7 +138,7 @@ def _take(event: dict[str, Any], run: LoadRun) -> None:
         run.user_counts.append((event["time_ns"], event["users"]))
     elif event["event"] == "done":
         run.end_ns, run.ended_by, run.cpu_seconds = event["end_ns"], event["ended_by"], event["cpu_seconds"]
-        run.origin_ns = event["origin_ns"]
+        run.origin_ns, run.loop_lag = event["origin_ns"], event["loop_lag"]
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

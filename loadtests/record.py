@@ -76,8 +76,9 @@ class Record:
         return sum(self.chunk_tokens)
 
     def to_line(self) -> str:
-        """Return the record as one line of JSON."""
-        return json.dumps({name: getattr(self, name) for name in self.__slots__}, ensure_ascii=False)
+        """Return the record as one line of JSON, in text that UTF-8 can hold, whatever a server said."""
+        line = json.dumps({name: getattr(self, name) for name in self.__slots__}, ensure_ascii=False)
+        return line if line.isascii() else line.encode("utf-8", "replace").decode()
 
 
 def read_records(path: Path) -> Iterator[Record]:

@@ -21,7 +21,7 @@
     e2e_ms             end-to-end latency
     lateness_ms        how much later than intended it was sent
     queueing_delay_ms  the part of that in which no user was free
-    meets_objectives   true or false; empty where no objective is set
+    meets_objectives   true or false; empty where no objective is set, and where it was cut too early to tell
 
 What is undefined is empty, never 0.
 """
@@ -34,7 +34,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loadtests.metrics.catalog import request_metrics
-from loadtests.metrics.meets_objectives import meets_objectives
+from loadtests.metrics.meets_objectives import breaks_objectives, meets_objectives
 from loadtests.metrics.metric import Window
 from loadtests.record import Record
 
@@ -84,7 +84,8 @@ class RequestsCsv:
         }
         for tag in _ONE_SAMPLE:
             row[f"{tag}_ms"] = _milliseconds(next(iter(self._samples(tag, record)), None))
-        if self._objectives and record.outcome != "cut":
+        known = record.outcome != "cut" or breaks_objectives(record, self._objectives)
+        if self._objectives and known:
             row["meets_objectives"] = "true" if meets_objectives(record, self._objectives) else "false"
         self._writer.writerow(row)
 

@@ -9,8 +9,9 @@
     machine            the machine that made the load: cpu, cores, memory, system, versions
     window             start_ns, end_ns since the load began; seconds; ended_by (duration | max_requests |
                        schedule | interrupt)
-    requests           ok, failed, cut (in flight at the end), unsent (due in an open loop, but no user was
-                       free until the end), warmup and cooldown (asked for before and after the window)
+    requests           ok, failed, cut (in flight at the end; one that hung is failed), unsent (due in an open
+                       loop, but no user was free until the end), warmup and cooldown (asked for before and
+                       after the window)
     metrics            per request metric (ttft, itl, tpot, e2e, lateness, queueing_delay, output_tokens,
                        prompt_tokens): header, unit (ns | tokens), count, mean, min, p50, p90, p95, p99,
                        p999 (99.9), max and histogram (an HdrHistogram: V2, compressed, base64); null
@@ -24,7 +25,8 @@
     latency_series     seconds per piece, and pieces: start_s; ttft (of the requests asked for in it) and itl
                        (of the gaps that ended in it), each count, p50, p95, p99 (within 1 %), or null
     load_generator     cpu_seconds of all processes, cpu_cores they kept busy on average (null for a load of
-                       no length) and cpu_ms_per_1k_tokens (null without tokens); workers
+                       no length) and cpu_ms_per_1k_tokens (null without tokens); loop_lag (count, p50, p95,
+                       p99, max: how late it saw what came to it; null where unknown); workers
                        [name, index, requests, cpu_seconds, clock_shift_ns, finished], empty for one process
     server_metrics     what the server's Prometheus endpoint said (``server_metrics/summary.py``): urls,
                        interval_s, scrapes, failed_scrapes, resets_s (restarts that were seen), notes; window,
@@ -32,8 +34,9 @@
     notes              what made the load another one than was asked for, such as a lost worker
     verdict            outcome (passed | failed | invalid), passed, reasons, invalid (those of the reasons
                        that make the run invalid), checks [name, setting, limit, measured, unit, at_least,
-                       passed], comparisons with the baseline [name, unit, baseline, measured, change, low,
-                       high, limit, passed]
+                       passed, unended (samples of measured that are the least which requests without an end
+                       would have taken)], comparisons with the baseline [name, unit, baseline, measured,
+                       change, low, high, limit, passed]
 
 Times are integer nanoseconds unless the key says seconds. Percentiles are nearest-rank, at most 0.1 % below a
 sample (``metrics/distribution.py``). ``requests.jsonl`` beside it has the raw records (``record.py``).
@@ -41,6 +44,7 @@ sample (``metrics/distribution.py``). ``requests.jsonl`` beside it has the raw r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +70,8 @@ class LoadTestResult:
     """Directory of the files below."""
     interrupted: bool = False
     """Whether the load was cut short; the verdict is then of the part that ran."""
+    notes: tuple[str, ...] = ()
+    """What else to know of the numbers, a line each."""
 
     @property
     def passed(self) -> bool:
@@ -118,6 +124,7 @@ class LoadTestResult:
         lines.append(
             "passed" if self.passed else f"{self.verdict.outcome.upper()}: " + "; ".join(self.verdict.reasons)
         )
+        lines += [f"note: {note}" for note in self.notes]
         lines.append(f"report: {self.report_html}")
         return "\n".join(lines)
 
@@ -129,6 +136,7 @@ def results_dict(
     started: str,
     ended_by: str,
     cpu_seconds: float,
+    loop_lag: Mapping[str, Any] | None,
     workers: list[dict[str, object]],
     notes: list[str],
     config: dict[str, Any],
@@ -183,6 +191,7 @@ def results_dict(
             "cpu_seconds": round(cpu_seconds, 3),
             "cpu_cores": round(cpu_seconds / seconds, 3) if seconds else None,
             "cpu_ms_per_1k_tokens": round(1e6 * cpu_seconds / tokens, 3) if tokens else None,
+            "loop_lag": loop_lag and {name: loop_lag[name] for name in ("count", "p50", "p95", "p99", "max")},
             "workers": workers,
         },
         "server_metrics": server_metrics,

@@ -31,7 +31,14 @@ from loadtests.result import LoadTestResult, results_dict
 from loadtests.server_metrics.scraper import Scraper
 from loadtests.server_metrics.summary import NOT_READ, server_metrics
 from loadtests.slo import Verdict, judge
-from loadtests.validity import cpu_notes, lateness_problems
+from loadtests.validity import (
+    cpu_notes,
+    lag_notes,
+    lag_problems,
+    lateness_problems,
+    uncounted_notes,
+    unended_notes,
+)
 from loadtests.workloads.source import check_workload_files
 
 if TYPE_CHECKING:
@@ -107,15 +114,25 @@ def write_everything(
         )
     baseline = _baseline(config)
     comparisons, problems = _compare(config, baseline, directory / RECORDS_NAME, measurement)
+    lost = [f"the run is incomplete: {note}" for note in run.notes]
+    problems = [*lag_problems(config, run.loop_lag, len(run.workers)), *lost, *problems]
     verdict = judge_measurement(config, measurement, comparisons, problems)
+    notes = [
+        *run.notes,
+        *cpu_notes(run.cpu_seconds, run.end_ns, len(run.workers)),
+        *lag_notes(config, run.loop_lag, len(run.workers)),
+        *unended_notes(measurement),
+        *uncounted_notes(config, outcomes["uncounted"], outcomes["ok"]),
+    ]
     results = results_dict(
         measurement,
         verdict,
         started=started.isoformat(timespec="seconds"),
         ended_by=run.ended_by,
         cpu_seconds=run.cpu_seconds,
+        loop_lag=run.loop_lag,
         workers=run.workers,
-        notes=[*run.notes, *cpu_notes(run.cpu_seconds, run.end_ns, len(run.workers))],
+        notes=notes,
         config=config_to_json(config),
         server=run.server,
         machine=machine_facts(),
@@ -131,7 +148,8 @@ def write_everything(
         from loadtests.report.plots import write_plots
 
         write_plots(directory / "plots", results, measurement.distributions)
-    return LoadTestResult(verdict, measurement, directory, interrupted=run.ended_by == "interrupt")
+    interrupted = run.ended_by == "interrupt"
+    return LoadTestResult(verdict, measurement, directory, interrupted=interrupted, notes=tuple(notes))
 
 
 def judge_measurement(
@@ -158,6 +176,7 @@ def judge_measurement(
         goodput=measurement.totals["goodput"],
         invalid=[*lateness_problems(config, measurement), *problems],
         comparisons=comparisons,
+        floors=measurement.floors,
     )
 
 
@@ -166,6 +185,7 @@ def _written(records: Iterable[Record], rows: RequestsCsv, outcomes: Counter[str
     for record in records:
         rows.add(record)
         outcomes[record.outcome] += 1
+        outcomes["uncounted"] += record.outcome == "ok" and record.completion_tokens is None
         yield record
 
 

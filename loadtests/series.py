@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -58,9 +59,7 @@ class Series:
         """Take one request; all are given, warm-up included."""
         buckets, edges, end_ns = self._buckets, self._edges, self._end_ns
         last = len(buckets) - 1
-        for seen_ns, tokens in zip(record.chunk_ns, record.chunk_tokens, strict=True):
-            if seen_ns <= end_ns:
-                buckets[min(seen_ns // NS_PER_SECOND, last)].output_tokens += tokens
+        self._add_tokens(record.chunk_ns, record.chunk_tokens)
         if record.end_ns <= end_ns:
             bucket = buckets[min(record.end_ns // NS_PER_SECOND, last)]
             bucket.requests += record.outcome == "ok"
@@ -69,6 +68,16 @@ class Series:
         for index in range(first, min(record.end_ns // NS_PER_SECOND, last) + 1):
             overlap = min(record.end_ns, edges[index + 1]) - max(record.start_ns, edges[index])
             buckets[index].in_flight += max(overlap, 0) / (edges[index + 1] - edges[index])
+
+    def _add_tokens(self, seen_ns: Sequence[int], tokens: Sequence[int]) -> None:
+        """Add the tokens of one answer, those of a second at once; the times are ascending."""
+        last = len(self._buckets) - 1
+        begin, end = 0, bisect_right(seen_ns, self._end_ns)
+        while begin < end:
+            index = min(max(seen_ns[begin] // NS_PER_SECOND, 0), last)
+            later = end if index == last else bisect_left(seen_ns, self._edges[index + 1], begin, end)
+            self._buckets[index].output_tokens += sum(tokens[begin:later])
+            begin = later
 
     def buckets(self, user_counts: Sequence[tuple[int, int]]) -> list[Bucket]:
         """Return the filled buckets.

@@ -17,6 +17,9 @@ from loadtests.workloads.workload import Workload
 __all__ = ["Session", "attach", "session_of"]
 
 
+_TICK_NS = 10_000_000  # a timer that is late by less has not failed
+
+
 @dataclass
 class Session:
     """The shared state of one run."""
@@ -76,13 +79,18 @@ class Session:
         number = turn.number + 1
         return Turn(self.workload.request(turn.place, number, prompt), turn.place, number=number)
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool = False) -> None:
         """Start no more requests: every user stops at its next turn.
 
         Arrivals of an open loop that were due are recorded as ``unsent``: they are part of the load that was
         asked for.
+
+        Args:
+            at_once: the load ends now, and not some time ago, as in plain Locust.
         """
-        unsent = [] if self._dispatcher is None else self._dispatcher.close()
+        unsent: list[Turn] = []
+        if self._dispatcher is not None:
+            unsent = self._dispatcher.close(_TICK_NS) if at_once else self._dispatcher.close()
         self.max_requests = self.sent
         end_ns = self.collector.now()
         for turn in unsent:

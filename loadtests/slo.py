@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from loadtests.comparison import Comparison
@@ -29,6 +29,9 @@ class Check:
     """``ns`` or ``share``."""
     at_least: bool = False
     """Whether ``limit`` is the smallest value that passes."""
+    unended: int = 0
+    """How many samples of ``measured`` are of requests that were cut or never sent, and are only the least
+    that they would have been; 0 where the answered requests alone say as much."""
 
     @property
     def passed(self) -> bool:
@@ -45,7 +48,8 @@ class Check:
             word = "is at least" if self.at_least else "is within"
         else:
             word = "is below" if self.at_least else "is above"
-        return f"{self.name} {self.format(self.measured)} {word} {self.format(self.limit)} ({self.setting})"
+        line = f"{self.name} {self.format(self.measured)} {word} {self.format(self.limit)} ({self.setting})"
+        return f"{line}, with the waits of requests that were cut" if self.unended else line
 
     def format(self, value: float) -> str:
         """Return a value of this check for people."""
@@ -114,6 +118,7 @@ def judge(
     goodput: float | None = None,
     invalid: Sequence[str] = (),
     comparisons: Sequence[Comparison] = (),
+    floors: Mapping[str, Summary | None] | None = None,
 ) -> Verdict:
     """Hold every limit against what was measured.
 
@@ -128,6 +133,8 @@ def judge(
         goodput: share from 0 to 1, None where it is undefined.
         invalid: why the run does not count (``validity.py``).
         comparisons: with the baseline (``comparison.py``).
+        floors: metric tag -> its distribution with the least that requests without an end would have taken.
+            A server that is too slow to answer must not pass for the answers that it had time for.
     """
     checks = [Check("failure rate", "--max-failure-rate", max_failure_rate, failure_rate, "share")]
     if min_goodput is not None:
@@ -136,4 +143,18 @@ def judge(
         summary = summaries.get(metric)
         measured = None if summary is None else getattr(summary, statistic)
         checks.append(Check(f"{metric} {statistic}", f"--max-{metric}-{statistic}", limit, measured, "ns"))
+    checks = [_with_floor(check, summaries, floors or {}) for check in checks]
     return Verdict(tuple(checks), successful_requests, tuple(invalid), tuple(comparisons))
+
+
+def _with_floor(
+    check: Check, summaries: Mapping[str, Summary | None], floors: Mapping[str, Summary | None]
+) -> Check:
+    tag, _, statistic = check.name.partition(" ")
+    answered, floor = summaries.get(tag), floors.get(tag)
+    if answered is None or floor is None or check.measured is None:
+        return check
+    least = getattr(floor, statistic.replace(".", ""))
+    if least <= check.measured:
+        return check
+    return replace(check, measured=least, unended=floor.count - answered.count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from loadtests.arrivals.schedule import head_start_ns, make_schedule
 from loadtests.collector import Collector
 from loadtests.errors import LoadTestError
 from loadtests.load import check_limits, workload_of
+from loadtests.loop_lag import LoopLag
 from loadtests.output import RECORDS_NAME, check_free, output_directory
 from loadtests.process import LoadRun
 from loadtests.result import LoadTestResult
@@ -26,6 +28,7 @@ from loadtests.run import check_files, write_everything
 from loadtests.server_metrics.scraper import Scraper
 from loadtests.session import Session, attach
 from loadtests.stock_options import config_from_options
+from loadtests.target import parse_targets
 
 __all__ = ["EXIT_INCOMPLETE", "EXIT_INVALID", "EXIT_LIMIT_BROKEN", "StockRun"]
 
@@ -69,7 +72,7 @@ class StockRun:
             logger.error("%s; the test goes on with the settings before", error)
         self._directory = tempfile.TemporaryDirectory(prefix="trimaran-loadtest-")
         self._records = Path(self._directory.name) / RECORDS_NAME
-        self._run = LoadRun(ended_by="Locust")
+        self._run = LoadRun(ended_by="Locust", server=self._server_facts())
         self._started = datetime.now(UTC)
         self._scraper = self._start_scraper()
         self._cpu_before_s = time.process_time()
@@ -109,9 +112,14 @@ class StockRun:
             self._collector.begin_in(head_start_ns(self._config.user_count))
         attach(self._environment, self._session)
         self._session.begin()
+        gc.freeze()  # as in load.py
+        self._lag = LoopLag(self._collector.now, self._config.warmup_ns)
+        self._lag.start()
 
     def _close_records(self) -> None:
         self._sink.close()
+        self._lag.close()
+        self._run.loop_lag = self._lag.as_dict()
 
     def _look(self) -> None:
         """Called twice a second during a test."""
@@ -138,6 +146,16 @@ class StockRun:
     def _write_to(self, directory: Path) -> LoadTestResult:
         return write_everything(directory, self._config, self._run, self._started, self._scraper)
 
+    def _server_facts(self) -> dict[str, Any]:
+        """Ask the endpoint about itself, as ``trimaran loadtest`` does."""
+        user_class = protocols.user_class(self._config.protocol)
+        try:
+            target = parse_targets(self._config.url)[0]
+            return user_class.preflight(target, self._config.model, self._workload.credentials)
+        except LoadTestError as error:  # in the web UI there is nobody to tell but the log
+            logger.error("%s; the test goes on without", error)
+            return {}
+
     def _start_scraper(self) -> Scraper | None:
         try:
             scraper = Scraper(self._config)
@@ -150,11 +168,16 @@ class StockRun:
     def _end(self, result: LoadTestResult) -> None:
         """Choose the exit code. None leaves it to Locust (``--exit-code-on-error``)."""
         code = None
-        if not result.passed:
-            logger.error("load test %s: %s", result.verdict.outcome, "; ".join(result.verdict.reasons))
-            code = EXIT_INVALID if result.verdict.invalid else EXIT_LIMIT_BROKEN
-        elif self._run.notes:
-            code = EXIT_INCOMPLETE
+        verdict = result.verdict
+        if not verdict.passed:
+            logger.error("load test %s: %s", verdict.outcome, "; ".join(verdict.reasons))
+            # Beside what the workers that were lost make of it.
+            if len(verdict.invalid) > len(self._run.notes):
+                code = EXIT_INVALID
+            elif len(verdict.reasons) > len(verdict.invalid):
+                code = EXIT_LIMIT_BROKEN
+            else:
+                code = EXIT_INCOMPLETE
         self._environment.process_exit_code = code
 
     def _sample(self) -> None:

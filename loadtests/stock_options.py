@@ -79,6 +79,7 @@ def config_from_options(options: Namespace) -> LoadTestConfig:
         url=options.host or protocols.user_class(options.protocol).host or LoadTestConfig.url,
         users=options.num_users or (1 if options.arrivals == "closed" else None),
         duration=f"{seconds}s",
+        stop_timeout=f"{float(options.stop_timeout):g}s",
         output=Path(options.results) if options.results else None,
         **values,
     )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from loadtests.config import LoadTestConfig
 from loadtests.durations import NS_PER_SECOND, format_duration
+from loadtests.loop_lag import INTERVAL_NS
 from loadtests.measurement import Measurement
 
-__all__ = ["cpu_notes", "lateness_problems"]
+__all__ = ["cpu_notes", "lag_notes", "lag_problems", "lateness_problems", "uncounted_notes", "unended_notes"]
 
 _BUSY = 0.9
 _LEAST_S = 5.0
+_LEAST_OF_LAG_S = 10.0
+_TELLING = 1.1
 
 
 def lateness_problems(config: LoadTestConfig, measurement: Measurement) -> list[str]:
@@ -34,6 +40,49 @@ def lateness_problems(config: LoadTestConfig, measurement: Measurement) -> list[
     ]
 
 
+def lag_problems(config: LoadTestConfig, loop_lag: Mapping[str, Any] | None, workers: int = 0) -> list[str]:
+    """Return why a run does not count whose load generator was too busy to see when answers came.
+
+    Nothing for a load of a few seconds, in which a single hiccup of the machine would be a twentieth.
+
+    Args:
+        config: the settings.
+        loop_lag: how late the generator saw what came to it (``loop_lag.py``).
+        workers: how many processes measured it; 0 is one.
+    """
+    limit_ns = config.max_loop_lag_p95_ns
+    if not _long_enough(loop_lag, workers) or loop_lag is None or loop_lag["p95"] <= limit_ns:
+        return []
+    measured, limit = format_duration(loop_lag["p95"]), format_duration(limit_ns)
+    return [
+        f"the run is invalid: the load generator's loop lag p95 {measured} is above {limit} "
+        "(--max-loop-lag-p95), so it saw answers later than they came: it is too slow or its machine too "
+        "busy; lower the load, or use workers (docs/distributed-load.md)"
+    ]
+
+
+def lag_notes(config: LoadTestConfig, loop_lag: Mapping[str, Any] | None, workers: int = 0) -> list[str]:
+    """Say when it was late for more than a hundredth of what came, which the highest percentiles show."""
+    limit_ns = config.max_loop_lag_p95_ns
+    if (
+        not _long_enough(loop_lag, workers)
+        or loop_lag is None
+        or not loop_lag["p95"] <= limit_ns < loop_lag["p99"]
+    ):
+        return []
+    late = format_duration(loop_lag["p99"])
+    return [
+        f"the load generator saw 1 % of what came to it {late} late or later: percentiles from p99 on may "
+        "be its own"
+    ]
+
+
+def _long_enough(loop_lag: Mapping[str, Any] | None, workers: int) -> bool:
+    if loop_lag is None:
+        return False
+    return bool(loop_lag["count"] * INTERVAL_NS >= max(1, workers) * _LEAST_OF_LAG_S * NS_PER_SECOND)
+
+
 def cpu_notes(cpu_seconds: float, duration_ns: int, workers: int) -> list[str]:
     """Say when the load generator had hardly any processor time left; nothing for a run of a few seconds.
 
@@ -53,3 +102,34 @@ def cpu_notes(cpu_seconds: float, duration_ns: int, workers: int) -> list[str]:
         f"the load generator used {share:.0%} of a core, all that a process can: latencies may be its "
         "own, and the endpoint may take more; use workers (docs/distributed-load.md)"
     ]
+
+
+def uncounted_notes(config: LoadTestConfig, uncounted: int, answered: int) -> list[str]:
+    """Say when chunks had to be taken for tokens: an OpenAI API need not say how many tokens a stream had.
+
+    Args:
+        config: the settings.
+        uncounted: streamed answers without the server's own count.
+        answered: all that were answered.
+    """
+    if not uncounted or not config.protocol.startswith("openai_"):
+        return []
+    return [
+        f"{uncounted} of {answered} answers came without usage, although stream_options asked for it: each "
+        "of their chunks counts as one token, which it need not be"
+    ]
+
+
+def unended_notes(measurement: Measurement) -> list[str]:
+    """Say where the answered requests look better than all: those without an end had waited longer."""
+    found = []
+    for tag in ("ttft", "e2e"):
+        answered, floor = measurement.summaries[tag], measurement.floors[tag]
+        if answered is None or floor is None or floor.p95 <= _TELLING * answered.p95:
+            continue
+        found.append(
+            f"{tag} p95 of the answered requests is {format_duration(answered.p95)}; with the "
+            f"{floor.count - answered.count} that were cut or never sent it is at least "
+            f"{format_duration(floor.p95)}"
+        )
+    return found

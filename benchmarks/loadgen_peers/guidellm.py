@@ -11,8 +11,8 @@ from benchmarks.loadgen_peers.scenario import Measured, Scenario
 __all__ = ["PINS", "measure"]
 
 PINS = ("guidellm==0.8.1",)
-# Its inter-token latency is a mean per request; it has no other.
-_METRICS = {"ttft": ("time_to_first_token_ms", 1), "itl": ("inter_token_latency_ms", 1),
+# Its inter-token latency is a mean per request, which is what the others call the time per output token.
+_METRICS = {"ttft": ("time_to_first_token_ms", 1), "tpot": ("inter_token_latency_ms", 1),
             "e2e": ("request_latency", 1000)}  # fmt: skip
 
 

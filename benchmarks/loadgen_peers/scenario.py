@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 __all__ = ["FIGURES", "SCENARIOS", "Measured", "Scenario"]
 
-FIGURES = ("ttft_p50", "ttft_p95", "itl_p50", "itl_p95", "e2e_p50", "e2e_p95")
+FIGURES = ("ttft_p50", "ttft_p95", "itl_p50", "itl_p95", "tpot_p50", "tpot_p95", "e2e_p50", "e2e_p95")
 """Compared with the truth, each in milliseconds."""
 
 
@@ -30,6 +30,9 @@ class Scenario:
     """Over how long a closed loop starts its streams."""
     stall_after: int = 0
     """In an open loop: the server sends nothing for two seconds, once, after so many requests; 0 is never."""
+
+    protocol: str = "openai_chat"
+    """Of those of ``trimaran loadtest``; the other tools speak the first alone."""
 
     @property
     def model(self) -> str:
@@ -59,7 +62,7 @@ class Measured:
     """What a generator says, in milliseconds; None where it says nothing."""
 
     figures: dict[str, float | None]
-    """Of ``FIGURES``, and ``ttft_p99``."""
+    """Of ``FIGURES``, and ``ttft_p99``; ours adds ``lateness_p99`` and ``loop_lag_p95``."""
     cpu_seconds: float
     """Of all its processes, from start to end."""
     answered: int

@@ -13,6 +13,7 @@ from loadtests.turn import Turn
 __all__ = ["Dispatcher"]
 
 _LAST_MOMENT_NS = 250_000_000
+"""Locust takes a tenth of a second to stop, in which nothing else runs, before it tells us."""
 
 
 class Dispatcher:
@@ -55,12 +56,15 @@ class Dispatcher:
             self._leave(seat)
             raise
 
-    def close(self) -> list[Turn]:
-        """Hand out no more. Wakes users that wait; returns the arrivals that were due and not sent."""
+    def close(self, last_moment_ns: int = _LAST_MOMENT_NS) -> list[Turn]:
+        """Hand out no more. Wakes users that wait; returns the arrivals that were due and not sent.
+
+        Args:
+            last_moment_ns: with users free, what became due in so much time before now came after the end.
+        """
         self._greenlet.kill()
-        # A generator that lags has not even come to all that is due. With users free, what became due in the
-        # last moment is after the end: Locust takes a tenth of a second to stop, in which nothing else runs.
-        due_ns = self._now() - (_LAST_MOMENT_NS if self._idle else 0)
+        # A generator that lags has not even come to all that is due.
+        due_ns = self._now() - (last_moment_ns if self._idle else 0)
         self._finish()
         turn = self._next or next(self._turns, None)
         while turn is not None and turn.intended_ns is not None and turn.intended_ns <= due_ns:

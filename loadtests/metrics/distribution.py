@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,8 +60,7 @@ class Distribution:
     def of(cls, samples: Iterable[int]) -> Distribution:
         """Return the distribution of some samples."""
         found = cls()
-        for sample in samples:
-            found.add(sample)
+        found.extend(list(samples))
         return found
 
     @classmethod
@@ -100,6 +99,33 @@ class Distribution:
         self._total += sample
         self._min = min(self._min, sample)
         self._max = max(self._max, sample)
+
+    def extend(self, samples: Sequence[int]) -> None:
+        """Take several samples, as ``add`` would one by one, in a fraction of the time.
+
+        Every token of a run passes here twice, on the cores that the load itself needs.
+
+        Raises:
+            ValueError: one is negative or above a day; none is taken then.
+        """
+        if not samples:
+            return
+        least, most = min(samples), max(samples)
+        if least < 0 or most > _HIGHEST:
+            raise ValueError(f"a sample of {least if least < 0 else most} is not between 0 and {_HIGHEST}")
+        histogram = self._histogram
+        counts, mask = histogram.counts, histogram.sub_bucket_mask
+        magnitude = histogram.sub_bucket_half_count_magnitude
+        # Of a value only the first bits count (``magnitude`` of them, behind the leading one).
+        for sample in samples:
+            shift = (sample | mask).bit_length() - 1 - magnitude
+            counts[(shift << magnitude) + (sample >> shift)] += 1
+        histogram.total_count += len(samples)
+        histogram.min_value = min(histogram.min_value, least)
+        histogram.max_value = max(histogram.max_value, most)
+        self._total += sum(samples)
+        self._min = min(self._min, least)
+        self._max = max(self._max, most)
 
     def merge(self, other: Distribution) -> None:
         """Take all samples of another distribution."""

@@ -20,3 +20,7 @@ class EndToEndLatency(RequestMetric):
     def samples(self, record: Record) -> Sequence[int]:
         """See ``RequestMetric.samples``."""
         return [record.end_ns - record.asked_ns]
+
+    def at_least(self, record: Record) -> Sequence[int]:
+        """See ``RequestMetric.at_least``."""
+        return self.samples(record)

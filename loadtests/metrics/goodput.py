@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loadtests.metrics.meets_objectives import meets_objectives
+from loadtests.metrics.meets_objectives import breaks_objectives, meets_objectives
 from loadtests.metrics.metric import RunMetric, Window
 from loadtests.metrics.overdue import Overdue
 from loadtests.record import Record
@@ -15,9 +15,10 @@ __all__ = ["Goodput"]
 class Goodput(RunMetric):
     """Requests that met all objectives / requests that succeeded, failed, or were due and never sent.
 
-    Of the requests that were asked for in the window (Zhong et al., DistServe, 2024); one that was cut counts
-    where it is overdue. Undefined without an
-    objective (``--goodput-ttft``, ``--goodput-tpot``, ``--goodput-e2e``), and without a request.
+    Of the requests that were asked for in the window (Zhong et al., DistServe, 2024). One that was cut counts
+    where it had broken an objective already, as with its wait for a first token, or is overdue. Undefined
+    without an objective (``--goodput-ttft``, ``--goodput-itl``, ``--goodput-tpot``, ``--goodput-e2e``), and
+    without a request.
     """
 
     tag = "goodput"
@@ -27,18 +28,21 @@ class Goodput(RunMetric):
     def __init__(self, window: Window, objectives: Mapping[str, int]) -> None:
         super().__init__(window, objectives)
         self._good = self._all = 0
-        self._overdue = Overdue()
+        self._overdue = Overdue(window)
 
     def add(self, record: Record) -> None:
         """See ``RunMetric.add``."""
-        if self.window.place(record) != "measured":
-            return
-        self._overdue.add(record)
-        if record.outcome != "cut":
+        measured = self.window.place(record) == "measured"
+        if measured and (record.outcome != "cut" or breaks_objectives(record, self.objectives)):
             self._all += 1
             self._good += meets_objectives(record, self.objectives)
+        self._overdue.add(record)
 
     def value(self) -> float | None:
         """See ``RunMetric.value``."""
-        count = self._all + self._overdue.count()
+        # Those that had broken an objective are counted.
+        count = self._all + sum(
+            self.window.place(record) != "measured" or not breaks_objectives(record, self.objectives)
+            for record in self._overdue.found()
+        )
         return self._good / count if count and self.objectives else None

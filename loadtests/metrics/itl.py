@@ -26,3 +26,9 @@ class InterTokenLatency(RequestMetric):
     def samples(self, record: Record) -> Sequence[int]:
         """See ``RequestMetric.samples``."""
         return [later - earlier for earlier, later in pairwise(record.chunk_ns)] if record.streamed else []
+
+    def at_least(self, record: Record) -> Sequence[int]:
+        """See ``RequestMetric.at_least``: the gaps that were seen, and the one that was not over."""
+        if not record.streamed or not record.chunk_ns:
+            return []
+        return [*self.samples(record), record.end_ns - record.chunk_ns[-1]]

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loadtests.metrics.e2e import EndToEndLatency
+from loadtests.metrics.itl import InterTokenLatency
 from loadtests.metrics.metric import RequestMetric
 from loadtests.metrics.tpot import TimePerOutputToken
 from loadtests.metrics.ttft import TimeToFirstToken
 from loadtests.record import Record
 
-__all__ = ["OBJECTIVES", "meets_objectives"]
+__all__ = ["OBJECTIVES", "breaks_objectives", "meets_objectives"]
 
 OBJECTIVES: dict[str, RequestMetric] = {
-    metric.tag: metric for metric in (TimeToFirstToken(), TimePerOutputToken(), EndToEndLatency())
+    metric.tag: metric
+    for metric in (TimeToFirstToken(), InterTokenLatency(), TimePerOutputToken(), EndToEndLatency())
 }
-"""The metrics that give one sample per request, so that a request can keep a limit on them."""
+"""The metrics that a request can keep a limit on, with each of its samples."""
 
 
 def meets_objectives(record: Record, objectives: Mapping[str, int]) -> bool:
@@ -25,4 +27,11 @@ def meets_objectives(record: Record, objectives: Mapping[str, int]) -> bool:
     """
     return record.outcome == "ok" and all(
         sample <= limit for tag, limit in objectives.items() for sample in OBJECTIVES[tag].samples(record)
+    )
+
+
+def breaks_objectives(record: Record, objectives: Mapping[str, int]) -> bool:
+    """Return whether a request without an end is above an objective already, whenever its end had come."""
+    return any(
+        sample > limit for tag, limit in objectives.items() for sample in OBJECTIVES[tag].at_least(record)
     )

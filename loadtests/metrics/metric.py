@@ -59,6 +59,13 @@ class RequestMetric(ABC):
     def samples(self, record: Record) -> Sequence[int]:
         """Return the samples of one request; none where the metric is undefined."""
 
+    def at_least(self, record: Record) -> Sequence[int]:
+        """Return what the samples of a request that was cut, or never sent, cannot be below.
+
+        Its wait until then is the least that it would have taken. None where nothing can be said.
+        """
+        return []
+
 
 class RunMetric(ABC):
     """One number for the run, an instance per run.

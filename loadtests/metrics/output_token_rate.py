@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+
 from loadtests.metrics.rate import Rate
 from loadtests.record import Record
 
@@ -21,8 +23,6 @@ class OutputTokenRate(Rate):
 
     def amount(self, record: Record) -> int:
         """See ``Rate.amount``."""
-        return sum(
-            count
-            for seen_ns, count in zip(record.chunk_ns, record.chunk_tokens, strict=True)
-            if self.window.holds(seen_ns)
-        )
+        seen_ns = record.chunk_ns  # ascending
+        first = bisect_left(seen_ns, self.window.start_ns)
+        return sum(record.chunk_tokens[first : bisect_right(seen_ns, self.window.end_ns)])

@@ -28,3 +28,10 @@ class TimePerOutputToken(RequestMetric):
             return []
         later = record.output_tokens - record.chunk_tokens[0]
         return [round((record.chunk_ns[-1] - record.chunk_ns[0]) / later)]
+
+    def at_least(self, record: Record) -> Sequence[int]:
+        """See ``RequestMetric.at_least``: the time so far over all tokens that may come."""
+        if not record.streamed or not record.chunk_ns or record.max_tokens is None:
+            return []
+        later = record.max_tokens - record.chunk_tokens[0]
+        return [(record.end_ns - record.chunk_ns[0]) // later] if later > 0 else []

@@ -24,3 +24,8 @@ class TimeToFirstToken(RequestMetric):
     def samples(self, record: Record) -> Sequence[int]:
         """See ``RequestMetric.samples``."""
         return [record.chunk_ns[0] - record.asked_ns] if record.streamed and record.chunk_ns else []
+
+    def at_least(self, record: Record) -> Sequence[int]:
+        """See ``RequestMetric.at_least``."""
+        waits = record.outcome == "unsent" or (record.streamed and not record.chunk_ns)
+        return [record.end_ns - record.asked_ns] if waits else self.samples(record)

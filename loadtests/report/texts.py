@@ -205,6 +205,9 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
             + (f", {cost:.1f} ms per 1,000 tokens" if cost else ""),
         ),
     ]
+    if lag := generator.get("loop_lag"):
+        texts = [f"{name} {format_duration(lag[name])}" for name in ("p50", "p99", "max")]
+        client.append(("Own delay in seeing answers", ", ".join(texts)))
     if workers := generator["workers"]:
         busiest_s = max(worker["cpu_seconds"] for worker in workers)
         client.append(("Workers", f"{len(workers)}, the busiest {busiest_s:.1f} s CPU"))

@@ -41,6 +41,10 @@ class Trial(Protocol):
         """Output tokens per second."""
 
     @property
+    def requests(self) -> int:
+        """Answered, from which the throughput was taken."""
+
+    @property
     def latency_ns(self) -> float | None:
         """What grows with the load; None where nothing was answered."""
 
@@ -67,6 +71,7 @@ class _Load:
     bad: int
     invalid: int
     throughput: float
+    requests: int
     latency_ns: float | None
 
     @property
@@ -169,7 +174,7 @@ class Search:
                 continue  # a halved gap: too near for noise
             gain = (upper.throughput / lower.throughput - 1) / (upper.load / lower.load - 1)
             slower = None in (lower.latency_ns, upper.latency_ns) or upper.latency_ns > lower.latency_ns  # type: ignore[operator]
-            if gain < self.min_gain and slower:
+            if gain < self.min_gain and slower and not _by_chance(lower, upper):
                 return upper.load
         return None
 
@@ -192,10 +197,24 @@ def _by_load(trials: Sequence[Trial]) -> list[_Load]:
                 bad=len(here) - passed,
                 invalid=sum(trial.outcome == "invalid" for trial in here),
                 throughput=median(trial.throughput for trial in here),
+                requests=sum(trial.requests for trial in here),
                 latency_ns=median(latencies) if latencies else None,
             )
         )
     return found
+
+
+def _by_chance(lower: _Load, upper: _Load) -> bool:
+    """Return whether the throughput may have grown with the load all the same, and so few requests hide it.
+
+    Of n requests that come at random, n varies by its root: a few dozen at each of two loads may look like no
+    growth at all. Three standard errors, one side, are a chance of one in 700.
+    """
+    if not lower.requests:
+        return True
+    expected = upper.load / lower.load
+    error = expected * math.sqrt(1 / lower.requests + 1 / (expected * lower.requests))
+    return upper.throughput / lower.throughput > expected - 3 * error
 
 
 def _bounds(points: Sequence[_Load]) -> tuple[_Load | None, _Load | None]:

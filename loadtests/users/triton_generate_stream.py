@@ -5,7 +5,8 @@ from __future__ import annotations
 from geventhttpclient.response import HTTPParseError
 
 from loadtests.answer import Answer
-from loadtests.http_user import broken, decode
+from loadtests.http_user import broken, check_events, decode
+from loadtests.streamed_lines import streamed_lines
 from loadtests.triton_http import TritonHttpUser
 from loadtests.workloads.workload import Request
 
@@ -22,13 +23,14 @@ class TritonGenerateStreamUser(TritonHttpUser):
     def send(self, request: Request, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""
         response = self.ask(request)
-        while True:
-            try:
-                line = response.readline(b"\n")
-            except (OSError, HTTPParseError) as error:
-                raise broken(error) from error
-            seen_ns = answer.now()
-            if not line:
-                return
-            if line.startswith(b"data:"):
-                answer.add_outputs(seen_ns, decode(line[5:]))
+        events, strange = False, b""
+        try:
+            for seen_ns, line in streamed_lines(response, answer.now):
+                if line.startswith(b"data:"):
+                    events = True
+                    answer.add_outputs(seen_ns, decode(line[5:]))
+                else:
+                    strange = strange or line
+        except (OSError, HTTPParseError) as error:
+            raise broken(error) from error
+        check_events(events, strange)

@@ -46,6 +46,8 @@ _KINDS = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: "refused",
     grpc.StatusCode.INVALID_ARGUMENT: "4xx",
     grpc.StatusCode.NOT_FOUND: "4xx",
+    grpc.StatusCode.FAILED_PRECONDITION: "4xx",
+    grpc.StatusCode.OUT_OF_RANGE: "4xx",
     grpc.StatusCode.UNAUTHENTICATED: "4xx",
     grpc.StatusCode.PERMISSION_DENIED: "4xx",
 }
@@ -108,6 +110,8 @@ class TritonGrpcUser(MeasuredUser):
                 if response.error_message:
                     raise _stream_failure(response.error_message)
                 begun = True
+                # The status of the call comes after it, and gRPC takes milliseconds to say so.
+                answer.ended_ns = seen_ns
                 _take(response.infer_response, answer, seen_ns)
         except grpc.RpcError as error:
             raise _call_failure(error, begun) from error
@@ -191,4 +195,5 @@ def _call_failure(error: grpc.RpcError, begun: bool) -> RequestFailed:
         return RequestFailed("refused", detail)
     if begun:
         return RequestFailed("truncated", detail)
-    return RequestFailed("unreachable" if code is grpc.StatusCode.UNAVAILABLE else "5xx", detail)
+    broke = code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    return RequestFailed("unreachable" if broke else "5xx", detail)

@@ -13,6 +13,7 @@ from locust.runners import STATE_MISSING
 from loadtests.arrivals.schedule import head_start_ns
 from loadtests.collector import Collector
 from loadtests.durations import format_duration
+from loadtests.loop_lag import merged_lag
 from loadtests.stock import StockRun
 from loadtests.workers.merge import WorkerShare, merge
 from loadtests.workers.messages import DONE, FORMAT, ORDER, RECORDS, STOP
@@ -106,6 +107,7 @@ class MasterRun(StockRun):
                     "let NTP set the clocks of all machines",
                 )
         merge(shares, self._records)
+        self._run.loop_lag = merged_lag([share.loop_lag for share in shares])
         self._run.cpu_seconds += sum(share.cpu_seconds for share in shares)
         self._run.workers = [share.as_dict() for share in shares]
 
@@ -129,7 +131,7 @@ class MasterRun(StockRun):
         if not self._take(msg):
             return
         share = self._shares[msg.node_id]
-        share.done, share.announced = True, msg.data["count"]
+        share.done, share.announced, share.loop_lag = True, msg.data["count"], msg.data["loop_lag"]
         if problem := msg.data["problem"]:
             self._note(share, f"sent no requests: {problem}")
         elif not self._run.end_ns:

@@ -39,6 +39,8 @@ class WorkerShare:
     """Its clock to the master's."""
     cpu_seconds: float = 0.0
     """Processor time of its load, as last said."""
+    loop_lag: dict[str, Any] | None = None
+    """How late it saw what came to it, as said when it was done."""
     done: bool = False
     """It said that there is no more."""
     announced: int | None = None

@@ -7,12 +7,13 @@ master      ``parsed_options.trimaran_order`` run, workers (their ids), begin_un
                                               with Locust's order to start users, which comes first
 master      STOP                              run
 worker      RECORDS, twice a second           format, run, sent_ns, cpu_seconds, lines; also empty
-worker      DONE, after the last RECORDS      the same without lines, and count, problem
+worker      DONE, after the last RECORDS      the same without lines, and count, problem, loop_lag
 ==========  ================================  ====================================================
 
 ``sent_ns`` is on the worker's own clock, nanoseconds since its load began, as are the times in its
 records. In an open loop every load begins at ``begin_unix_ns`` of the hosts' wall clocks (null in a closed
-loop, which begins on receipt). ``lines`` are lines of requests.jsonl.
+loop, which begins on receipt). ``lines`` are lines of requests.jsonl. ``loop_lag`` is a ``Summary`` of how
+late the worker saw what came to it, or null.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ STOP = "trimaran_stop"
 RECORDS = "trimaran_records"
 DONE = "trimaran_done"
 
-FORMAT = 3
+FORMAT = 4
 """Changes when a record or a message does. A worker of another format cannot be merged."""
 MAX_TEXT = 256 * 1024
 """Most characters of records in one message, unless a single record is longer."""

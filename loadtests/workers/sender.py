@@ -47,17 +47,19 @@ class RecordSender:
         """Report to the master now, then twice a second."""
         self._greenlet = gevent.spawn(self._keep_sending)
 
-    def close(self, problem: str | None = None) -> None:
+    def close(self, problem: str | None = None, loop_lag: dict[str, Any] | None = None) -> None:
         """Send what is left, and that it was the last.
 
         Args:
             problem: why this worker made no load.
+            loop_lag: how late it saw what came to it.
         """
         if self._greenlet is not None:
             self._greenlet.kill()
         try:
             self.flush()
-            self._send(DONE, {**self._header(), "count": self._count, "problem": problem})
+            last = {"count": self._count, "problem": problem, "loop_lag": loop_lag}
+            self._send(DONE, {**self._header(), **last})
         except RPCError as error:
             logger.error("%d records did not reach the master: %s", len(self._lines), error)
 

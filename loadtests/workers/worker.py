@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from loadtests.collector import Collector
 from loadtests.durations import NS_PER_SECOND
 from loadtests.errors import LoadTestError
 from loadtests.load import workload_of
+from loadtests.loop_lag import LoopLag
 from loadtests.session import Session, attach
 from loadtests.stock_options import config_from_options
 from loadtests.workers.messages import ORDER, STOP
@@ -29,6 +31,7 @@ class _Test:
     session: Session
     sender: RecordSender
     problem: str | None
+    lag: LoopLag
 
 
 class WorkerRun:
@@ -84,13 +87,17 @@ class WorkerRun:
         if problem is not None or order["run"] == self._stopped:
             # The test is over, yet Locust's ramp-up still sent users.
             session.close()
-        self._test = _Test(order["run"], session, sender, problem)
+        lag = LoopLag(collector.now, config.warmup_ns if problem is None else 0)
+        gc.freeze()  # as in load.py
+        lag.start()
+        self._test = _Test(order["run"], session, sender, problem, lag)
         attach(self._environment, session)
         sender.start()
 
     def stopping(self, **_: Any) -> None:
         """Hand out no more requests; called by Locust before it waits for its users."""
         if self._test is not None:
+            self._test.lag.close()
             self._test.session.close()
 
     def finish(self, **_: Any) -> None:
@@ -99,8 +106,9 @@ class WorkerRun:
             return
         test, self._test = self._test, None
         self._stopped = test.run
+        test.lag.close()
         test.session.close()
-        test.sender.close(test.problem)
+        test.sender.close(test.problem, None if test.problem else test.lag.as_dict())
         # The verdict is the master's: a failed request alone does not make this process fail.
         self._environment.process_exit_code = 0
 

@@ -16,6 +16,10 @@ OUTPUTS = ("text_output", "output_ids", "finish_reason", "prompt_tokens", "compl
 FAILING = {
     "shed": "refused",
     "wrong": "4xx",
+    "unprepared": "4xx",
+    "hanging_up": "unreachable",
+    "redirecting": "malformed",
+    "proxied": "malformed",
     "crashing": "5xx",
     "erring": "stream_error",
     "dropping": "truncated",
@@ -27,7 +31,18 @@ FAILING = {
     "no_ids": "malformed",
     "slow": "timeout",
 }
-READY = ("llm", "chunked", "single", "flaky", "foreign", "locked", "stalling", "narrow", *FAILING)
+READY = (
+    "llm",
+    "chunked",
+    "single",
+    "flaky",
+    "foreign",
+    "locked",
+    "stalling",
+    "narrow",
+    "uncounted",
+    *FAILING,
+)
 OPTIONS = {
     "min_tokens", "ignore_eos", "seed", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
     "frequency_penalty",

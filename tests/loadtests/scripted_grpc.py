@@ -19,7 +19,10 @@ from tritonclient.grpc import service_pb2_grpc
 
 from tests.loadtests import script
 
-CODES = {"wrong": grpc.StatusCode.INVALID_ARGUMENT, "crashing": grpc.StatusCode.INTERNAL}
+CODES = {
+    "wrong": grpc.StatusCode.INVALID_ARGUMENT, "crashing": grpc.StatusCode.INTERNAL,
+    "unprepared": grpc.StatusCode.FAILED_PRECONDITION, "hanging_up": grpc.StatusCode.CANCELLED,
+}  # fmt: skip
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]

@@ -24,6 +24,9 @@ _truth: list[dict[str, Any]] = []
 _asked: list[dict[str, Any]] = []
 
 
+STATUS = {"shed": 503, "wrong": 400, "unprepared": 412, "crashing": 500, "redirecting": 302}
+
+
 class _Stall:
     """Lets the model ``stalling`` send nothing for a while, once."""
 
@@ -139,8 +142,12 @@ class Handler(BaseHTTPRequestHandler):
     def _refused(self, model: str) -> bool:
         if model == "flaky" and next(_requests) % 4 == 0:
             self._json(503, {"error": "Exceeds maximum queue size"})
-        elif model in ("shed", "wrong", "crashing"):
-            self._json({"shed": 503, "wrong": 400, "crashing": 500}[model], {"error": f"{model} on purpose"})
+        elif model in STATUS:
+            self._json(STATUS[model], {"error": f"{model} on purpose"})
+        elif model == "proxied":
+            self._send(200, b"<html>\n<body>Log in first</body>\n</html>\n")
+        elif model == "hanging_up":
+            self.close_connection = True
         else:
             return False
         return True
@@ -188,9 +195,11 @@ class Handler(BaseHTTPRequestHandler):
             data = b"data: " + encode(outputs).encode() + b"\n\n"
             seen["sent_ns"].append(time.perf_counter_ns())
             self._chunk(data)
-        if openai and model != "unfinished":
+        if openai and model not in ("unfinished", "uncounted"):
             usage = {"choices": [], "usage": _usage(outputs)}
-            self._chunk(b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n")
+            self._chunk(b"data: " + json.dumps(usage).encode() + b"\n\n")
+        if openai and model != "unfinished":
+            self._chunk(b"data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
 

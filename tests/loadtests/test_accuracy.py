@@ -65,8 +65,9 @@ def test_times_to_the_first_token_and_between_tokens_are_the_servers(protocol: s
             for seen, sent in zip(pairwise(record.chunk_ns), pairwise(row["sent_ns"]), strict=True)
         ]
     assert min(first_errors) > 0
-    assert statistics.median(first_errors) < SLACK_NS
-    assert statistics.median(gap_errors) < SLACK_NS
+    for errors in (first_errors, gap_errors):
+        assert statistics.median(errors) < SLACK_NS
+        assert Distribution.of(errors).percentile(95) < 4 * SLACK_NS
     # The delays that were ordered, one request each.
     measured = {texts[record.prompt]: record.chunk_ns[0] - record.start_ns for record in records}
     for text, seconds in script.SLOW_FIRST_S.items():

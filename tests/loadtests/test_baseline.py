@@ -18,7 +18,7 @@ from loadtests.bootstrap import resampled_mean, resampled_percentiles
 from loadtests.config import LoadTestConfig
 from loadtests.errors import BaselineError
 from loadtests.process import LoadRun
-from loadtests.record import Record
+from loadtests.record import Record, read_records
 from loadtests.result import LoadTestResult
 from loadtests.run import write_everything
 
@@ -110,6 +110,8 @@ def test_a_run_too_short_to_compare_does_not_pass(baseline: Path, tmp_path: Path
     ("settings", "message"),
     [
         ({"users": 9}, "was another load (users: 8, not 9)"),
+        ({"model": "other"}, "was another load (model: llm, not other)"),
+        ({"url": "http://one:1,http://two:1"}, "was another load (targets: 1, not 2)"),
         ({"max_tokens": 7, "temperature": 1.0}, "(max_tokens: 64, not 7; temperature: 0.0, not 1.0)"),
         ({"arrivals": "constant", "rate": "3"}, "arrivals: closed, not constant; rate: None, not 3"),
     ],
@@ -118,6 +120,36 @@ def test_another_load_is_no_baseline(settings: dict[str, Any], message: str, bas
     with pytest.raises(BaselineError) as raised:
         read_baseline(LoadTestConfig(baseline=baseline, **settings))
     assert message in str(raised.value)
+
+
+def test_a_load_that_changes_over_the_run_must_last_as_long(tmp_path: Path) -> None:
+    ramp = {"arrivals": "constant", "rate": "1..20"}
+    folder = make_run(tmp_path / "ramp", seed=1, **ramp).output
+    with pytest.raises(BaselineError, match="duration: 20s, not 200s"):
+        read_baseline(LoadTestConfig(baseline=folder, duration="200s", **ramp))
+    assert read_baseline(LoadTestConfig(baseline=folder, duration="20s", **ramp)) is not None
+    steady = make_run(tmp_path / "steady", seed=1).output
+    assert read_baseline(LoadTestConfig(baseline=steady, duration="200s")) is not None
+
+
+def test_a_trace_of_other_times_is_another_load(tmp_path: Path) -> None:
+    def write(name: str, step_s: float) -> dict[str, Any]:
+        path = tmp_path / name
+        path.write_text("".join(f'{{"timestamp": {step_s * n}}}\n' for n in range(400)), encoding="utf-8")
+        return {"arrivals": "trace", "trace": path}
+
+    settings = write("trace.jsonl", 0.05)
+    folder = make_run(tmp_path / "out", seed=1, **settings).output
+    records = [
+        replace(record, intended_ns=record.start_ns, ready_ns=record.start_ns, sequence=number)
+        for number, record in enumerate(read_records(folder / "requests.jsonl"))
+    ]
+    lines = "".join(record.to_line() + "\n" for record in records)
+    (folder / "requests.jsonl").write_text(lines, encoding="utf-8")
+    assert read_baseline(LoadTestConfig(baseline=folder, duration="20s", **settings)) is not None
+    other = write("other.jsonl", 0.06)
+    with pytest.raises(BaselineError, match=r"trace: other arrivals than those of .*other\.jsonl"):
+        read_baseline(LoadTestConfig(baseline=folder, duration="20s", **other))
 
 
 def test_what_is_no_run_is_no_baseline(tmp_path: Path) -> None:

@@ -101,6 +101,16 @@ def test_what_becomes_due_while_the_load_is_stopped_is_after_its_end() -> None:
     assert user.get(timeout=5) is None
 
 
+def test_who_ends_the_load_at_once_misses_nothing_that_a_lagging_generator_did_not_send() -> None:
+    sender, _ = dispatcher(5, 60_000)
+    sender.start()
+    user = gevent.spawn(sender.take)
+    gevent.sleep(0)
+    time.sleep(0.05)
+    assert [turn.intended_ns for turn in sender.close(10 * MS)] == [5 * MS]
+    assert user.get(timeout=5) is None
+
+
 def test_an_arrival_of_a_killed_user_goes_to_another() -> None:
     sender, _ = dispatcher(60_000)
     victim = gevent.spawn(sender.take)

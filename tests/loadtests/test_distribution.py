@@ -44,6 +44,30 @@ def test_no_sample_is_no_summary() -> None:
     assert (zeros.count, zeros.p50, zeros.max) == (2, 0, 0)
 
 
+@pytest.mark.parametrize("digits", [2, 3])
+def test_many_samples_at_once_are_those_samples_one_by_one(digits: int) -> None:
+    chance = random.Random(5)
+    samples = [
+        0,
+        1,
+        255,
+        256,
+        2047,
+        2048,
+        *(round(chance.lognormvariate(16, 4)) % 10**13 for _ in range(999)),
+    ]
+    at_once, one_by_one = Distribution(digits), Distribution(digits)
+    at_once.extend([])
+    at_once.extend(samples[:400])
+    at_once.extend(samples[400:])
+    for sample in samples:
+        one_by_one.add(sample)
+    assert at_once.summary() == one_by_one.summary()
+    with pytest.raises(ValueError, match="a sample of -1 is not between 0 and"):
+        at_once.extend([5, -1])
+    assert at_once.summary() == one_by_one.summary()
+
+
 @pytest.mark.parametrize("sample", [-1, 10**15])
 def test_a_sample_out_of_range_is_not_lost_in_silence(sample: int) -> None:
     with pytest.raises(ValueError, match="is not between 0 and"):

@@ -12,12 +12,12 @@ from loadtests.failures import FAILURE_KINDS
 from tests.loadtests import script
 from tests.loadtests.conftest import ROOT
 
-# What a protocol cannot show: a unary answer has no stream to break, gRPC frames cannot be garbled, and
-# OpenAI's API has no ids, only the server's own count.
+# What a protocol cannot show: a unary answer has no stream to break, gRPC frames cannot be garbled or a page,
+# and OpenAI's API has no ids, only the server's own count.
 CANNOT = {
     "generate": ("erring",),
     "generate_stream": (),
-    "grpc": ("garbled",),
+    "grpc": ("garbled", "redirecting", "proxied"),
     "infer": ("erring",),
     "openai_chat": ("no_ids", "miscounting"),
 }

@@ -56,3 +56,15 @@ def test_what_came_after_the_load_is_not_in_it() -> None:
     (piece,) = series.as_dict()["pieces"]
     assert piece["ttft"]["count"] == 1
     assert piece["itl"] is None
+
+
+def test_every_gap_is_in_the_piece_in_which_it_ended() -> None:
+    series, end_ns = LatencySeries(41 * SECOND), 41 * SECOND  # pieces of two seconds
+    record = answered(500, 100, *([400] * 200))
+    series.add(record)
+    counts = [0] * 20
+    for when in record.chunk_ns[1:]:
+        if when <= end_ns:
+            counts[min(when // (2 * SECOND), 19)] += 1
+    found = [piece["itl"]["count"] for piece in series.as_dict()["pieces"]]
+    assert found == counts

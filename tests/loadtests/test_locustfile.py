@@ -47,6 +47,8 @@ def test_headless_locust_speaks_grpc(tmp_path: Path, grpc_url: str) -> None:
     assert found["metrics"]["output_tokens"]["p50"] == script.TOKENS
     assert found["metrics"]["ttft"]["p50"] >= 0.95e9 * script.FIRST_S
     assert (found["config"]["top_k"], found["config"]["think_time"]) == (5, "50ms")
+    assert found["config"]["stop_timeout"] == "5s"
+    assert (found["server"]["server"], found["server"]["model_versions"]) == ("scripted", ["1"])
     assert (tmp_path / "results" / "report.html").is_file()
 
 

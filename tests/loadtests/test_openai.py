@@ -59,6 +59,16 @@ def test_tokens_of_chunks_that_hold_several_come_from_the_usage(http_url: str, t
     records = list(read_records(result.requests_jsonl))
     assert [record.chunk_tokens for record in records] == [[3, 3], [3, 3]]
     assert [record.completion_tokens for record in records] == [script.TOKENS] * 2
+    assert result.notes == ()
+
+
+def test_a_stream_without_usage_is_counted_by_its_chunks_and_said_so(http_url: str, tmp_path: Path) -> None:
+    result = run(tmp_path, url=http_url, protocol="openai_chat", model="uncounted", max_requests=2)
+    assert result.verdict.passed
+    assert result.measurement.counts["ok"] == 2
+    (note,) = result.notes
+    assert "2 of 2 answers came without usage" in note
+    assert note in result.report_html.read_text(encoding="utf-8")
 
 
 def test_conversations_go_to_chat_as_they_are_and_not_to_completions(http_url: str, tmp_path: Path) -> None:

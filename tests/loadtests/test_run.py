@@ -15,6 +15,7 @@ from loadtests import protocols
 from loadtests.config import LoadTestConfig
 from loadtests.durations import format_duration
 from loadtests.errors import ConfigError, EndpointError, OutputError
+from loadtests.loop_lag import INTERVAL_NS
 from loadtests.record import Record, read_records
 from loadtests.report.texts import tiles
 from loadtests.result import LoadTestResult
@@ -75,6 +76,8 @@ def test_times_are_those_of_the_server(run: Run) -> None:
         assert 0.8 * GAP_NS <= metrics["tpot"]["p50"] <= 3 * GAP_NS
         assert metrics["tpot"]["count"] == run.json["requests"]["ok"]
         assert metrics["itl"]["count"] == (TOKENS - 1) * run.json["requests"]["ok"]
+    if run.json["config"]["protocol"] == "grpc":  # the status of a call is no part of its answer
+        assert all(record.end_ns == record.chunk_ns[-1] for record in run.records)
 
 
 def test_tokens_and_requests_are_all_counted(run: Run) -> None:
@@ -115,6 +118,9 @@ def test_results_json_is_complete(run: Run) -> None:
     assert run.json["failures"] == []
     assert run.json["load_generator"]["cpu_seconds"] > 0
     assert run.json["load_generator"]["cpu_cores"] > 0
+    lag = run.json["load_generator"]["loop_lag"]
+    assert 0 < lag["count"] <= 1.7e9 / INTERVAL_NS
+    assert lag["p50"] <= lag["p99"] <= lag["max"]
     assert max(bucket["users"] for bucket in run.json["series"]) == 3
     assert sum(bucket["requests"] for bucket in run.json["series"]) <= len(run.records)
     assert run.result.verdict.passed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -24,6 +25,7 @@ class Made:
     outcome: str
     throughput: float
     latency_ns: float | None
+    requests: int = 1000
 
 
 def mm1(rate: float, noise: float = 1.0) -> Made:
@@ -178,3 +180,23 @@ def test_the_knee_is_where_the_throughput_stops_to_grow() -> None:
 )
 def test_a_line_has_no_knee(curve: list[tuple[float, float]]) -> None:
     assert knee(curve) is None
+
+
+def test_few_requests_that_came_by_chance_are_no_saturation() -> None:
+    """Poisson arrivals for 18 s, from one request per second on, at a server with ample capacity."""
+    search = Search(start=1, factor=2, highest=8)
+    saturated = 0
+    for seed in range(1000):
+        chance = random.Random(seed)
+        trials: list[Made] = []
+        while (load := search.next_load(trials)) is not None:
+            count, time = 0, chance.expovariate(load)
+            while time < 18:
+                count, time = count + 1, time + chance.expovariate(load)
+            latency_ns = 1e8 * (1 + chance.random() / 20)
+            trials.append(Made(load, "passed", 64 * count / 18, latency_ns, count))
+        saturated += search.conclude(trials).ended_by == "saturation"
+    assert saturated == 0  # without regard to chance: 13
+    # A server that is full at 4 requests per second is still found.
+    trials = [Made(n, "passed", 64 * min(n, 4), 1e8 * n, 18 * min(n, 4)) for n in (1, 2, 4, 8)]
+    assert search.conclude(trials).saturated_at == 8

@@ -20,6 +20,7 @@ import pytest
 
 from loadtests.config_json import config_from_json
 from loadtests.credentials import Credentials
+from loadtests.loop_lag import INTERVAL_NS
 from loadtests.record import Record, read_records
 from loadtests.workloads.source import load_prompts
 from loadtests.workloads.workload import make_workload
@@ -123,6 +124,7 @@ def test_the_generator_s_cost_is_that_of_all_processes(run: Run) -> None:
     generator = run.results["load_generator"]
     assert all(share["cpu_seconds"] > 0 for share in generator["workers"])
     assert generator["cpu_seconds"] >= sum(share["cpu_seconds"] for share in generator["workers"])
+    assert generator["loop_lag"]["count"] > 3e9 / INTERVAL_NS  # of both
 
 
 def test_a_broken_limit_is_exit_code_1_of_the_master_alone(run: Run) -> None:
@@ -196,7 +198,12 @@ def test_workers_that_die_or_leave_are_noticed_and_their_requests_count(deaths: 
     run, _ = deaths
     # Every limit holds, yet this was not the load that was asked for.
     assert run.codes == [3, -signal.SIGKILL, 0, 0], run.log
-    assert run.results["verdict"]["passed"]
+    verdict = run.results["verdict"]
+    assert all(check["passed"] for check in verdict["checks"])
+    assert verdict["outcome"] == "invalid"
+    assert len(verdict["reasons"]) == 2
+    assert all("the run is incomplete: worker" in reason for reason in verdict["reasons"])
+    assert "<error message=" in (run.folder / "out" / "junit.xml").read_text(encoding="utf-8")
     notes = sorted(run.results["notes"])
     assert len(notes) == 2
     assert all(note in run.log for note in notes)
