@@ -20,6 +20,7 @@ from checkpoints.loading import base_manifest, describe_source, load_tokenizer
 from checkpoints.manifest import Manifest
 from checkpoints.prompt import PromptEncoder
 from checkpoints.quiet import quiet_transformers
+from checkpoints.routers import find_routers
 from training.adapter import adapter_manifest, write_adapter
 from training.base import is_nf4, load_trainable_base, resolve_dtype, resolve_source
 from training.callbacks.last_step import LastStep
@@ -41,7 +42,6 @@ from training.fused.apply import fused_layers
 from training.gathering import gather_weights
 from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
-from training.moe.routers import find_routers
 from training.moe.setup import prepare_moe, trained_routers
 from training.optimizers import check_optimizer
 from training.precision import base_dtype

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints.errors import ConfigError
+from checkpoints.routers import Router
 from training.moe.capacity import capacity_of, within_capacity
-from training.moe.routers import Router
 
 __all__ = ["Decision", "RouterRecorder"]
 

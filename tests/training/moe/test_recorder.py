@@ -10,10 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from checkpoints.errors import ConfigError
 from checkpoints.nf4_experts import fused_experts
+from checkpoints.routers import Router, find_routers
 from tests.tiny_mixtures import MIXTURES, build_tiny_mixture
 from tests.training.moe.reference import kept_by_gshard
 from training.moe.recorder import RouterRecorder
-from training.moe.routers import Router, find_routers
 from training.moe.statistics import ExpertStatistics
 
 EXPERTS, CHOICES, HIDDEN = 4, 2, 64

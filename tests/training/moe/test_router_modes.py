@@ -13,6 +13,7 @@ from torch import nn
 
 from checkpoints.loading import base_manifest, load_model, load_tokenizer
 from checkpoints.prompt import PromptEncoder
+from checkpoints.routers import find_routers
 from tests.tiny_mixtures import save_tiny_mixture
 from tests.training.moe.mixtures import expert_log, routers_of, train_and, train_until
 from tests.training.moe.reference import switch_loss
@@ -22,7 +23,6 @@ from training.data.encoding import RowEncoder, encode_rows
 from training.data.formats import read_rows
 from training.metrics import read_metrics
 from training.moe.config import MoeSettings
-from training.moe.routers import find_routers
 from training.run import train
 
 ROWS = 8
