@@ -42,6 +42,7 @@ from training.fused.apply import fused_layers
 from training.gathering import gather_weights
 from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
+from training.moe.autocast import autocast_experts
 from training.moe.setup import prepare_moe, trained_routers
 from training.optimizers import check_optimizer
 from training.precision import base_dtype
@@ -185,7 +186,7 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
     try:
         example = PaddingCollator(_pad_id(base))(data.train.shortest(1))
         fused = fused_layers(model) if config.fused else nullcontext()
-        with quiet_transformers(), chunked_loss(model, example), fused:
+        with quiet_transformers(), chunked_loss(model, example), fused, autocast_experts(model):
             with preemption.listening():
                 trainer.train(resume_from_checkpoint=str(state) if state else None)
             if config.ewc.save and preemption.saved_step is None:
