@@ -22,7 +22,7 @@ from checkpoints.prompt import PromptEncoder
 from checkpoints.quiet import quiet_transformers
 from checkpoints.routers import find_routers
 from training.adapter import adapter_manifest, write_adapter
-from training.base import is_nf4, load_trainable_base, resolve_dtype, resolve_source
+from training.base import check_attention, is_nf4, load_trainable_base, resolve_dtype, resolve_source
 from training.callbacks.last_step import LastStep
 from training.callbacks.loss_curve import LossCurve
 from training.callbacks.metrics_file import MetricsFile
@@ -76,6 +76,7 @@ def train(config: TrainConfig) -> Path:
     if config.dry_run:
         raise ConfigError("dry_run = true trains nothing; training.dry_run.dry_run makes its table")
     check_optimizer(config)
+    check_attention(config.attention, config.device)
     join_ranks(config)
     directory = RunDirectory(config.output.absolute())
     from_first(lambda: directory.check(overwrite=config.overwrite))
@@ -250,6 +251,7 @@ def _load_base(config: TrainConfig, source: str, revision: str | None) -> PreTra
         quantization=config.base_quantization,
         double_quantization=config.double_quantization,
         gradient_checkpointing=config.gradient_checkpointing,
+        attention=config.attention,
         trust_remote_code=config.trust_remote_code,
         revision=revision,
     )
