@@ -128,7 +128,8 @@ def _layer_bytes(config: TrainConfig, layer: nn.Module, text: Any, compute: int)
             dropout = config.lora.dropout > 0
             total += keep_input(name, module.in_features, adapter, copies or dropout)
             total += adapter * config.lora.rank + (_MASK * module.in_features if dropout else 0)
-            total += 2 * compute * module.out_features if config.lora.dora else 0
+            # With DoRA both outputs, which its scale multiplies.
+            total += (compute + adapter) * module.out_features if config.lora.dora else 0
         elif hasattr(module, "bottleneck_down"):
             total += adapter * (hidden + 2 * config.bottleneck.size)
             total += (adapter + _MASK) * hidden if config.bottleneck.dropout else 0

@@ -89,8 +89,8 @@ def _not_counted(config: TrainConfig) -> list[str]:
     found = []
     if config.method == "lora" and config.lora.dora:
         found.append(
-            "lora.dora = true: activations take about twice as much, which is not counted: DoRA scales "
-            "outputs and computes the norm of each weight in every pass"
+            "lora.dora = true: the norm of a layer's weights takes a few copies of them in fp32 while it is "
+            "computed, which is not counted"
         )
     if config.attention == "eager":
         found.append("attention = eager: the scores of all pairs of tokens are kept, which is not counted")

@@ -84,5 +84,5 @@ def test_the_dry_run_says_what_it_does_not_count(tiny_llama_dir: Path, tmp_path:
     assert "not counted" not in dry_run(plain)
     plain.lora.dora, plain.attention = True, "eager"
     said = dry_run(plain)
-    assert "lora.dora = true: activations take about twice as much" in said
+    assert "lora.dora = true: the norm of a layer's weights takes a few copies" in said
     assert "attention = eager: the scores of all pairs of tokens are kept" in said
