@@ -48,6 +48,9 @@ def render_methods(results: Mapping[str, Any]) -> str:
             f"| {facts['tokens_per_second']:.0f} | {shares[2]} | {100 * facts['trainable_share']:.2f}% "
             f"| {facts['eval_loss']:.3f} |"
         )
+    note = results.get("note")
+    lines.append("| any of them on a GPU | not measured | | | not measured | | | |")
+    lines += ["", note] if note else []
     return "\n".join([*lines, "", *_estimated(results["estimated"]), "", *_compare(methods), ""])
 
 
@@ -84,8 +87,9 @@ def _compare(methods: Mapping[str, Any]) -> list[str]:
         "- **Memory.** Those figures are of weights, gradients and optimizer states of a model of billions "
         "of parameters, and the second table has their order; but QLoRA is below LoRA there: its packed "
         "weights are about a quarter, with embedding and head half of the bf16 base. A small model's memory "
-        "is mostly activations, which every method has, and what NF4 saves on 135 M weights is less than "
-        "unpacking them at each use takes.",
+        "is mostly activations, which every method has, and QLoRA's are larger than LoRA's: its norms, its "
+        "embedding and what goes from layer to layer are in fp32, which takes more than NF4 saves on 135 M "
+        "weights.",
         "- **Speed.** No method saves the forward pass, and adapters save the products that weight "
         "gradients need: a third of all. Full fine-tuning also casts each fp32 weight to bf16 and steps "
         "through all of them, which weighs most where a step has few tokens. What adapters cost is "

@@ -13,9 +13,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from checkpoints.nf4_experts import fused_experts
 from checkpoints.progress import progress
+from checkpoints.routers import find_routers
 
-__all__ = ["ExpertUsage", "find_mixtures", "keep_experts", "measure_usage"]
+__all__ = ["ExpertUsage", "Mixture", "find_mixtures", "keep_experts", "measure_usage"]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One layer's mixture of experts."""
+
+    gate: Any
+    """The router, whatever the model calls it."""
+    experts: Any
+    """The module that holds the fused experts."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +55,18 @@ class ExpertUsage:
         return chosen / max(1, sum(int(choices.sum()) for choices in self.choices.values()))
 
 
-def find_mixtures(model: nn.Module) -> dict[str, Any]:
-    """Return the layers of fused experts behind a ``gate`` of one weight row per expert, by name."""
-    return {name: module for name, module in model.named_modules() if _is_mixture(module)}
+def find_mixtures(model: nn.Module) -> dict[str, Mixture]:
+    """Return the layers that have a router and, beside it, the fused experts that it chooses from, by name.
+
+    Routers are known by their type, experts by their form; see ``find_routers`` and ``fused_experts``.
+    """
+    experts = {name.rpartition(".")[0]: module for name, module in fused_experts(model).items()}
+    routers = {router.name.rpartition(".")[0]: router for router in find_routers(model)}
+    return {
+        name: Mixture(router.modules[0], experts[name])
+        for name, router in routers.items()
+        if len(getattr(experts.get(name), "gate_up_proj", ())) == router.experts
+    }
 
 
 @torch.inference_mode()
@@ -79,17 +100,9 @@ def keep_experts(model: Any, kept: Mapping[str, Sequence[int]]) -> None:
         model.num_experts = count
 
 
-def _is_mixture(module: nn.Module) -> bool:
-    gate, experts = getattr(module, "gate", None), getattr(module, "experts", None)
-    fused, rows = getattr(experts, "gate_up_proj", None), getattr(gate, "weight", None)
-    if not isinstance(fused, nn.Parameter) or not isinstance(rows, nn.Parameter):
-        return False
-    return fused.ndim == 3 and rows.ndim == 2 and rows.shape[0] == fused.shape[0]
-
-
 @contextmanager
 def _counting(
-    mixtures: Mapping[str, Any],
+    mixtures: Mapping[str, Mixture],
 ) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
     """Count choices and sum weights of each layer while the block runs."""
     choices: dict[str, torch.Tensor] = {}

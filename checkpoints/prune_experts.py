@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PRUNABLE", "PruneExpertsConfig", "PrunedCheckpoint", "prune_experts"]
 
-PRUNABLE = ("deepseek", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
-"""Model types shown to work: plain softmax routing over fused experts. Others choose in groups."""
+PRUNABLE = ("deepseek", "deepseek_v2", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+"""Model types shown to work: plain softmax routing over fused experts. Others choose in groups, as
+DeepSeek-V2 does, but not V2-Lite."""
 
 _COUNT_NAMES = ("num_experts", "num_local_experts", "n_routed_experts")
 
@@ -132,8 +133,13 @@ def _check(config: PruneExpertsConfig) -> int:
     settings = empty_model(source, trust_remote_code=config.trust_remote_code).config
     counts = (getattr(settings, name, None) for name in _COUNT_NAMES)
     experts = next((count for count in counts if count), None)
-    if settings.model_type not in PRUNABLE or experts is None:
-        what = "has no routed experts" if experts is None else "does not route by a plain softmax"
+    method = getattr(settings, "topk_method", None) or "greedy"
+    if settings.model_type not in PRUNABLE or experts is None or method != "greedy":
+        what = "does not route by a plain softmax"
+        if experts is None:
+            what = "has no routed experts"
+        elif method != "greedy":
+            what = f"chooses experts in groups here (topk_method {method})"
         raise UnsupportedCheckpoint(
             f"{source} is of model type {settings.model_type!r}, which {what}; experts can be pruned of "
             f"{', '.join(PRUNABLE)}"

@@ -91,6 +91,9 @@ def _layer_bytes(config: TrainConfig, layer: nn.Module, text: Any, compute: int)
     stream = _FP32 if autocast else compute  # precision of what goes from layer to layer
     mlps = [name for name, module in layer.named_modules() if config.fused and is_gated_mlp(module)]
     computed_again = {f"{name}.down_proj" for name in mlps}  # its input
+    packed = config.base_quantization == "nf4"
+    # bitsandbytes widens what a packed layer gives to the precision of its input, unless it is fused.
+    output = stream if packed and not config.fused else compute
     total, shared = 0, set[object]()
 
     def keep_input(name: str, size: int, width: int, copied: bool) -> int:
@@ -112,24 +115,25 @@ def _layer_bytes(config: TrainConfig, layer: nn.Module, text: Any, compute: int)
         elif isinstance(module, (nn.Linear, Conv1D)):
             into, out = _sizes(module)
             if name.removesuffix(".base_layer") not in computed_again:
-                total += compute * (into if out == hidden else out)
+                total += compute * into if out == hidden else output * out
             total += keep_input(name, into, compute, autocast) if full else 0
         elif isinstance(module, ParamWrapper):
-            if config.base_quantization == "nf4":  # else see adapted_expert_bytes
+            if packed:  # else see adapted_expert_bytes
                 total += chosen * adapter * (module.in_features + config.lora.rank)
-        elif config.fused and type(module) is LoraLinear and lora_parts(module) and not autocast:
+        elif config.fused and type(module) is LoraLinear and lora_parts(module) and (packed or not autocast):
             if name not in computed_again:
-                total += keep_input(name, module.in_features, compute, False)
+                total += keep_input(name, module.in_features, stream, False)
             total += compute * config.lora.rank + (module.in_features if config.lora.dropout else 0)
         elif hasattr(module, "lora_A"):
             dropout = config.lora.dropout > 0
             total += keep_input(name, module.in_features, adapter, copies or dropout)
             total += adapter * config.lora.rank + (_MASK * module.in_features if dropout else 0)
-            total += 2 * compute * module.out_features if config.lora.dora else 0
+            # With DoRA both outputs, which its scale multiplies.
+            total += (compute + adapter) * module.out_features if config.lora.dora else 0
         elif hasattr(module, "bottleneck_down"):
             total += adapter * (hidden + 2 * config.bottleneck.size)
             total += (adapter + _MASK) * hidden if config.bottleneck.dropout else 0
-    adapted = config.method == "lora" and config.lora.experts and config.base_quantization != "nf4"
+    adapted = config.method == "lora" and config.lora.experts and not packed
     for weight in _fused_experts(layer):
         out, into = weight.shape[1:]
         # What the experts give is multiplied by the router's weights, which keeps it.

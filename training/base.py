@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from bitsandbytes.nn import Linear4bit
 from peft import prepare_model_for_kbit_training
+from transformers import AutoConfig
+from transformers.utils import is_flash_attn_2_available
 
+from checkpoints.errors import ConfigError, UnsupportedCheckpoint
+from checkpoints.load_errors import as_checkpoint_error
 from checkpoints.loading import describe_source, load_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["is_nf4", "load_trainable_base", "resolve_dtype", "resolve_source"]
+__all__ = [
+    "Attention",
+    "check_attention",
+    "check_base_precision",
+    "is_nf4",
+    "load_trainable_base",
+    "resolve_dtype",
+    "resolve_source",
+]
+
+Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
 
 def resolve_source(source: str) -> str:
@@ -26,6 +40,51 @@ def resolve_source(source: str) -> str:
 def is_nf4(source: str) -> bool:
     """Whether the weights at ``source`` are NF4 already."""
     return describe_source(source).kind == "nf4"
+
+
+def check_base_precision(source: str, settings: Any) -> None:
+    """Refuse a base in 8-bit floats, as DeepSeek-V3 is published.
+
+    Its products need kernels of their own, in which no gradient was ever checked here; and a merge would have
+    to round the result to 8 bits again.
+
+    Args:
+        source: the base, for the message.
+        settings: its config, as transformers reads it.
+
+    Raises:
+        UnsupportedCheckpoint: it is such a base.
+    """
+    quantization = getattr(settings, "quantization_config", None) or {}
+    if not isinstance(quantization, dict):
+        quantization = quantization.to_dict()
+    method = str(getattr(quantization.get("quant_method"), "value", quantization.get("quant_method")))
+    if "fp8" in method:
+        raise UnsupportedCheckpoint(
+            f"model = {source} is in 8-bit floats (quant_method {method}), which cannot be trained here; "
+            "write it in bf16 first: transformers' from_pretrained(MODEL, quantization_config="
+            "FineGrainedFP8Config(dequantize=True)), then save_pretrained; base_quantization = nf4 packs that"
+        )
+
+
+def check_attention(attention: Attention, device: Literal["auto", "cpu", "cuda"]) -> None:
+    """Refuse a FlashAttention that this machine does not have.
+
+    Raises:
+        ConfigError: it is asked for, and there is no CUDA GPU or no flash-attn package.
+    """
+    if attention != "flash_attention_2":
+        return
+    missing = []
+    if device == "cpu" or not torch.cuda.is_available():
+        missing.append("a CUDA GPU" if device != "cpu" else "a CUDA GPU, and device = cpu asks for none")
+    elif not is_flash_attn_2_available():
+        missing.append("the flash-attn package (pip install flash-attn)")
+    if missing:
+        raise ConfigError(
+            f"attention = flash_attention_2 needs {missing[0]}; use attention = sdpa, which on a GPU takes "
+            "PyTorch's own FlashAttention where it can"
+        )
 
 
 def resolve_dtype(
@@ -53,6 +112,7 @@ def load_trainable_base(
     quantization: Literal["nf4"] | None,
     double_quantization: bool = False,
     gradient_checkpointing: bool = False,
+    attention: Attention = "auto",
     trust_remote_code: bool = False,
     revision: str | None = None,
 ) -> PreTrainedModel:
@@ -60,7 +120,18 @@ def load_trainable_base(
 
     An NF4 base gets what QLoRA (https://arxiv.org/abs/2305.14314) gives it: every tensor that is not packed
     goes to fp32, so norms and residuals lose nothing; the computation is ``dtype``, by autocast.
+
+    Raises:
+        UnsupportedCheckpoint: the base is in 8-bit floats.
+        CheckpointError: it cannot be loaded whole, or has no such ``attention``.
     """
+    where = describe_source(source)
+    if where.kind in ("safetensors", "hub"):
+        with as_checkpoint_error(source):
+            settings = AutoConfig.from_pretrained(
+                where.directory or source, trust_remote_code=trust_remote_code, revision=revision
+            )
+        check_base_precision(source, settings)
     model = load_model(
         source,
         dtype=dtype,
@@ -73,6 +144,9 @@ def load_trainable_base(
     if quantization is not None:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         _keep_training_layout(model)
+    if attention != "auto":
+        with as_checkpoint_error(source):
+            model.set_attn_implementation(attention)
     if gradient_checkpointing:
         # Without re-entry, so the frozen embeddings' output need not ask for a gradient.
         model.activation_checkpointing_enable({"use_reentrant": False})

@@ -70,6 +70,10 @@ class TrainConfig:
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     """Precision of the frozen base and the computation; auto is bf16 where it is fast, else fp32."""
 
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """How attention is computed: auto is PyTorch's SDPA where the model has it; flash_attention_2 needs a
+    CUDA GPU and the flash-attn package; eager keeps all scores, which takes memory."""
+
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = "adamw"
     """AdamW with its states in 32 bits, in 8, or paged to the machine's memory where the GPU's runs out;
     the last three need a CUDA GPU."""

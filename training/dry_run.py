@@ -10,7 +10,7 @@ from typing import Any
 
 from checkpoints.building import empty_model
 from checkpoints.nf4 import check_quantizable
-from training.base import is_nf4, resolve_dtype, resolve_source
+from training.base import check_base_precision, is_nf4, resolve_dtype, resolve_source
 from training.config import TrainConfig
 from training.machine_memory import Memory, find_memory
 from training.memory_estimate import MemoryEstimate, estimate_memory
@@ -34,6 +34,7 @@ def dry_run(config: TrainConfig) -> str:
     check_source(config, source)
     config = replace(config, dtype=resolve_dtype(config.dtype, config.device))
     base = empty_model(source, trust_remote_code=config.trust_remote_code, revision=config.revision)
+    check_base_precision(source, base.config)
     if is_nf4(source):
         config = replace(config, base_quantization="nf4")
     elif config.base_quantization == "nf4":
@@ -77,9 +78,23 @@ def render(
         lines.append("it fits")
     else:
         lines.append(f"it does not fit: {'; '.join(_remedies(config, estimate))}")
+    lines += _not_counted(config)
     if OPTIMIZERS[config.optimizer].needs_gpu and memory.name == "CPU":
         lines.append(f"optimizer = {config.optimizer} needs a CUDA GPU; there is none here")
     return "\n".join(lines)
+
+
+def _not_counted(config: TrainConfig) -> list[str]:
+    """Return what takes memory that the estimate does not know."""
+    found = []
+    if config.method == "lora" and config.lora.dora:
+        found.append(
+            "lora.dora = true: the norm of a layer's weights takes a few copies of them in fp32 while it is "
+            "computed, which is not counted"
+        )
+    if config.attention == "eager":
+        found.append("attention = eager: the scores of all pairs of tokens are kept, which is not counted")
+    return found
 
 
 def _remedies(config: TrainConfig, estimate: MemoryEstimate) -> list[str]:

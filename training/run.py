@@ -20,8 +20,9 @@ from checkpoints.loading import base_manifest, describe_source, load_tokenizer
 from checkpoints.manifest import Manifest
 from checkpoints.prompt import PromptEncoder
 from checkpoints.quiet import quiet_transformers
+from checkpoints.routers import find_routers
 from training.adapter import adapter_manifest, write_adapter
-from training.base import is_nf4, load_trainable_base, resolve_dtype, resolve_source
+from training.base import check_attention, is_nf4, load_trainable_base, resolve_dtype, resolve_source
 from training.callbacks.last_step import LastStep
 from training.callbacks.loss_curve import LossCurve
 from training.callbacks.metrics_file import MetricsFile
@@ -41,7 +42,7 @@ from training.fused.apply import fused_layers
 from training.gathering import gather_weights
 from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
-from training.moe.routers import find_routers
+from training.moe.autocast import autocast_experts
 from training.moe.setup import prepare_moe, trained_routers
 from training.optimizers import check_optimizer
 from training.precision import base_dtype
@@ -75,6 +76,7 @@ def train(config: TrainConfig) -> Path:
     if config.dry_run:
         raise ConfigError("dry_run = true trains nothing; training.dry_run.dry_run makes its table")
     check_optimizer(config)
+    check_attention(config.attention, config.device)
     join_ranks(config)
     directory = RunDirectory(config.output.absolute())
     from_first(lambda: directory.check(overwrite=config.overwrite))
@@ -185,7 +187,7 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
     try:
         example = PaddingCollator(_pad_id(base))(data.train.shortest(1))
         fused = fused_layers(model) if config.fused else nullcontext()
-        with quiet_transformers(), chunked_loss(model, example), fused:
+        with quiet_transformers(), chunked_loss(model, example), fused, autocast_experts(model):
             with preemption.listening():
                 trainer.train(resume_from_checkpoint=str(state) if state else None)
             if config.ewc.save and preemption.saved_step is None:
@@ -249,6 +251,7 @@ def _load_base(config: TrainConfig, source: str, revision: str | None) -> PreTra
         quantization=config.base_quantization,
         double_quantization=config.double_quantization,
         gradient_checkpointing=config.gradient_checkpointing,
+        attention=config.attention,
         trust_remote_code=config.trust_remote_code,
         revision=revision,
     )

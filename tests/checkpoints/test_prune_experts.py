@@ -21,6 +21,7 @@ from checkpoints.manifest import manifest_sha256, read_manifest, seal
 from checkpoints.prune_experts import PRUNABLE, PruneExpertsConfig, prune_experts
 from tests.checkpoints.architectures.published import published_config, published_weights, write_published
 from tests.checkpoints.test_loading import logits
+from tests.tiny_mixtures import build_tiny_mixture
 from tests.tiny_models import save_tiny_llama
 from trimaran.cli import main
 
@@ -181,6 +182,12 @@ def test_grouped_routing_is_refused(tmp_path: Path) -> None:
         UnsupportedCheckpoint, match=r"'deepseek_v3', which does not route by a plain softmax"
     ):
         prune_experts(PruneExpertsConfig(source, 4, tmp_path / "out"))
+    groups = {"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2}
+    transformers.DeepseekV2Config(**settings, **groups).save_pretrained(source)
+    with pytest.raises(
+        UnsupportedCheckpoint, match=r"chooses experts in groups here \(topk_method group_limited_greedy\)"
+    ):
+        prune_experts(PruneExpertsConfig(source, 4, tmp_path / "out"))
 
 
 _MIXTURE: dict[str, Any] = {
@@ -197,7 +204,12 @@ _MIXTURE: dict[str, Any] = {
     "initializer_range": 0.2,
     "pad_token_id": 0,
 }
+_LATENT = {
+    "kv_lora_rank": 16, "q_lora_rank": None, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16,
+    "first_k_dense_replace": 0, "n_shared_experts": 1,
+}  # fmt: skip
 OTHERS = {
+    "deepseek_v2": ("DeepseekV2Config", "n_routed_experts"),  # as V2-Lite: topk_method is greedy
     "mixtral": ("MixtralConfig", "num_local_experts"),
     "olmoe": ("OlmoeConfig", "num_experts"),
     "qwen2_moe": ("Qwen2MoeConfig", "num_experts"),
@@ -213,7 +225,8 @@ def test_every_model_type_listed_is_shown() -> None:
 def test_other_mixtures(kind: str, tmp_path: Path) -> None:
     name, field = OTHERS[kind]
     torch.manual_seed(0)
-    config = getattr(transformers, name)(**_MIXTURE, **{field: 6})
+    more = _LATENT if kind == "deepseek_v2" else {}
+    config = getattr(transformers, name)(**{**_MIXTURE, **more}, **{field: 6})
     model = AutoModelForCausalLM.from_config(config).eval()
     source = tmp_path / "source"
     model.save_pretrained(source)
@@ -235,6 +248,16 @@ def test_other_mixtures(kind: str, tmp_path: Path) -> None:
     # In memory it is the same model as the one that was written.
     keep_experts(model, settings["kept"])
     torch.testing.assert_close(logits(model), logits(pruned), atol=1e-5, rtol=0)
+
+
+def test_a_router_is_known_by_its_type_and_not_by_its_name() -> None:
+    """A linear layer called gate, of one row per expert, beside fused experts: not what chooses."""
+    model = build_tiny_mixture("deepseek")
+    block = model.model.layers[1].mlp
+    block.router, block.gate = block.gate, torch.nn.Linear(64, 4, bias=False)
+    assert {name: mixture.gate for name, mixture in find_mixtures(model).items()} == {
+        "model.layers.1.mlp": block.router
+    }
 
 
 def test_usage_counts_each_choice_once(skewed: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV2Config,
+    DeepseekV3Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from checkpoints.architectures.deepseek import DeepseekConfig
 from checkpoints.errors import ConfigError
 from checkpoints.loading import load_model
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
 from training.activation_estimate import activation_bytes
+from training.base import load_trainable_base
 from training.dry_run import dry_run, render
 from training.fused.apply import fused_layers
 from training.machine_memory import Memory, find_memory
@@ -23,6 +31,7 @@ from training.memory_estimate import MemoryEstimate, estimate_memory
 from training.methods.bottleneck.config import BottleneckSettings
 from training.methods.lora.config import LoraSettings
 from training.methods.registry import load_method
+from training.moe.autocast import autocast_experts
 from training.precision import autocasts, base_dtype
 from training.run import train
 from trimaran.cli import main
@@ -51,12 +60,12 @@ def kept_bytes(config: Any, model: Any) -> int:
     """What autograd keeps of a forward pass beside the model itself and its logits."""
     vocabulary = model.config.vocab_size
     own = {value.untyped_storage().data_ptr() for value in (*model.parameters(), *model.buffers())}
-    kept: dict[int, torch.Tensor] = {}
+    kept: list[weakref.ref[torch.Tensor]] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         place = tensor.untyped_storage().data_ptr()
         if place not in own and vocabulary not in tensor.shape and tensor.numel() >= ROWS * LENGTH:
-            kept[place] = tensor
+            kept.append(weakref.ref(tensor))
         return tensor
 
     ids = torch.randint(0, vocabulary, (ROWS, LENGTH))
@@ -64,15 +73,41 @@ def kept_bytes(config: Any, model: Any) -> int:
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocasts(config)),
         fused_layers(model) if config.fused else nullcontext(),
+        autocast_experts(model),
     ):
-        model(input_ids=ids, labels=ids, use_cache=False)
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
     copies: set[tuple[int, ...]] = set()  # of weights, by autocast: the estimate counts them as weights
     if autocasts(config):
         shapes = [tuple(value.shape) for value in model.parameters() if value.requires_grad]
         copies = {*shapes, *(shape[:-2] + shape[:-3:-1] for shape in shapes)}  # and transposed
+    # What DoRA computes of its weights alone is gone before the layer is done.
+    found = (tensor for reference in kept if (tensor := reference()) is not None)
+    alive = {tensor.untyped_storage().data_ptr(): tensor for tensor in found}
+    assert loss.requires_grad  # and all that is kept for it is there
     return sum(
-        tensor.untyped_storage().nbytes() for tensor in kept.values() if tuple(tensor.shape) not in copies
+        tensor.untyped_storage().nbytes() for tensor in alive.values() if tuple(tensor.shape) not in copies
     )
+
+
+def kept_and_estimated(config: Any, sizes: Any, directory: Path) -> tuple[int, int, Any]:
+    """What autograd keeps, what the estimate makes of the shapes alone, and the model of the latter."""
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(sizes, dtype=torch.float32)
+    base.save_pretrained(directory)
+    base = load_trainable_base(
+        str(directory),
+        dtype=base_dtype(config),
+        device="cpu",
+        quantization=config.base_quantization,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
+    settings = getattr(config, config.method)
+    measured = kept_bytes(config, load_method(config.method)(base, settings).train())
+    with torch.device("meta"):
+        shapes = load_method(config.method)(AutoModelForCausalLM.from_config(sizes), settings)
+    estimated = ROWS * LENGTH * activation_bytes(config, shapes)
+    print(f"{config.method} {config.base_quantization} {config.dtype}: {estimated / measured:.2f}")
+    return measured, estimated, shapes
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -88,49 +123,66 @@ def kept_bytes(config: Any, model: Any) -> int:
         {"method": "lora", "fused": False},
         {"method": "lora", "lora": LoraSettings(rank=8, dropout=0.1), "fused": False},
         {"method": "full", "fused": False},
+        {"method": "qlora"},
+        {"method": "qlora", "lora": LoraSettings(rank=8, target_modules=["q_proj", "v_proj"])},
+        {"method": "qlora", "lora": LoraSettings(rank=8, dropout=0.1)},
+        {"method": "qlora", "fused": False},
+        {"method": "lora", "lora": LoraSettings(rank=8, dora=True)},
+        {"method": "qlora", "lora": LoraSettings(rank=8, dora=True)},
     ],
     ids=[
         *("lora", "lora-qv", "lora-dropout", "bottleneck", "full", "full-checkpointing"),
         *("lora-unfused", "lora-dropout-unfused", "full-unfused"),
+        *("qlora", "qlora-qv", "qlora-dropout", "qlora-unfused", "dora", "qlora-dora"),
     ],
 )
-def test_activations_are_what_autograd_keeps(settings: dict[str, Any], dtype: str) -> None:
+def test_activations_are_what_autograd_keeps(settings: dict[str, Any], dtype: str, tmp_path: Path) -> None:
     config = config_of(**settings, dtype=dtype)
     sizes = LlamaConfig(
         vocab_size=512, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=4, max_position_embeddings=128, tie_word_embeddings=False,
     )  # fmt: skip
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(sizes).to(torch.bfloat16 if base_dtype(config) == "bf16" else torch.float32)
-    if config.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    model = load_method(config.method)(model, getattr(config, config.method)).train()
-    measured = kept_bytes(config, model)
-    estimated = ROWS * LENGTH * activation_bytes(config, model)
+    measured, estimated, shapes = kept_and_estimated(config, sizes, tmp_path)
     if config.gradient_checkpointing:
         # autograd has the layers' inputs; the estimate adds the one layer that is computed again
-        plain = ROWS * LENGTH * activation_bytes(replace(config, gradient_checkpointing=False), model)
+        plain = ROWS * LENGTH * activation_bytes(replace(config, gradient_checkpointing=False), shapes)
         assert measured < 1.25 * estimated < 0.6 * plain
         return
-    print(f"{config.method} {dtype}: estimated {estimated:,}, kept {measured:,}: {estimated / measured:.2f}")
     assert 0.85 <= estimated / measured <= 1.15
 
 
-@pytest.mark.parametrize(("method", "dtype"), [("lora", "fp32"), ("lora", "bf16"), ("full", "fp32")])
-def test_activations_of_a_mixture_are_what_autograd_keeps(method: str, dtype: str) -> None:
+COMMON: dict[str, Any] = {
+    "vocab_size": 512, "hidden_size": 256, "intermediate_size": 640, "moe_intermediate_size": 128,
+    "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4, "n_routed_experts": 8,
+    "n_shared_experts": 2, "num_experts_per_tok": 3, "first_k_dense_replace": 1,
+    "max_position_embeddings": 128,
+}  # fmt: skip
+LATENT: dict[str, Any] = {
+    "kv_lora_rank": 128, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64,
+    "n_group": 1, "topk_group": 1,
+}  # fmt: skip
+MIXTURES = {
+    "deepseek": DeepseekConfig(**COMMON),
+    "v2": DeepseekV2Config(**COMMON, **LATENT, q_lora_rank=None),
+    "v3": DeepseekV3Config(**COMMON, **LATENT, q_lora_rank=96),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "dtype"),
+    [
+        *(("deepseek", "lora", dtype) for dtype in ("fp32", "bf16")),
+        *(("deepseek", "full", dtype) for dtype in ("fp32", "bf16")),
+        *(("deepseek", "qlora", dtype) for dtype in ("fp32", "bf16")),
+        *(("v2", method, "bf16") for method in ("lora", "qlora", "full")),
+        *(("v3", method, "bf16") for method in ("lora", "qlora")),
+    ],
+)
+def test_activations_of_a_mixture_are_what_autograd_keeps(
+    name: str, method: str, dtype: str, tmp_path: Path
+) -> None:
     config = config_of(method=method, dtype=dtype)
-    sizes = DeepseekConfig(
-        vocab_size=512, hidden_size=256, intermediate_size=640, moe_intermediate_size=128,
-        num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4, n_routed_experts=8,
-        n_shared_experts=2, num_experts_per_tok=3, first_k_dense_replace=1, max_position_embeddings=128,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32}
-    model = AutoModelForCausalLM.from_config(sizes, dtype=dtypes[base_dtype(config)])
-    model = load_method(method)(model, getattr(config, method)).train()
-    measured = kept_bytes(config, model)
-    estimated = ROWS * LENGTH * activation_bytes(config, model)
-    print(f"{method} {dtype}: estimated {estimated:,}, kept {measured:,}: {estimated / measured:.2f}")
+    measured, estimated, _ = kept_and_estimated(config, MIXTURES[name], tmp_path)
     assert 0.85 <= estimated / measured <= 1.15
 
 
@@ -172,7 +224,6 @@ def test_the_parts_of_a_7b_by_arithmetic() -> None:
 
 def test_the_nf4_figure_is_that_of_a_packed_model(tiny_llama_dir: Path) -> None:
     from checkpoints.sizes import storage_bytes
-    from training.base import load_trainable_base
 
     config = config_of(method="qlora", dtype="bf16")
     packed = load_trainable_base(str(tiny_llama_dir), dtype="bf16", device="cpu", quantization="nf4")

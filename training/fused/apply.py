@@ -9,18 +9,21 @@ from functools import partial
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
 from training.fused.gated_mlp import gated_down, gated_product
-from training.fused.lora_linear import lora_linear, lora_parts
+from training.fused.lora_linear import LoraParts, lora_linear, lora_parts
 from training.fused.rms_norm import rms_norm
 
-__all__ = ["fused_layers", "is_gated_mlp", "is_rms_norm"]
+__all__ = ["computed_by", "fused_layers", "is_gated_mlp", "is_rms_norm"]
 
 logger = logging.getLogger(__name__)
 
+_LORA = (LoraLinear, LoraLinear4bit)
 _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 # What rounding may make of one layer's values, relative to the largest: they are sums of some thousand terms.
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
@@ -29,6 +32,8 @@ _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 @contextmanager
 def fused_layers(model: nn.Module) -> Iterator[int]:
     """Compute LoRA layers, gated MLPs and RMS norms of ``model`` by fused functions inside the block.
+
+    Packed layers without a LoRA keep bitsandbytes' code, but not the copies of their outputs in fp32.
 
     Norms and MLPs are known by their form, and tried out: one of each class is held against its own code, and
     a class that computes something else (a norm with ``1 + weight``, say) keeps its own.
@@ -44,8 +49,10 @@ def fused_layers(model: nn.Module) -> Iterator[int]:
     with ExitStack() as stack:
         for module in model.modules():
             forward: Callable[..., Tensor]
-            if type(module) is LoraLinear:
+            if type(module) in _LORA:
                 forward = partial(_lora_forward, module, module.forward)
+            elif type(module) is Linear4bit:
+                forward = partial(_packed_forward, module, module.forward)
             elif is_rms_norm(module):
                 forward = partial(_norm_forward, module, module.forward)
             elif is_gated_mlp(module):
@@ -53,11 +60,11 @@ def fused_layers(model: nn.Module) -> Iterator[int]:
             else:
                 continue
             kind = type(module)
-            if kind is not LoraLinear and kind not in verdicts:
+            if kind not in (*_LORA, Linear4bit) and kind not in verdicts:
                 verdicts[kind] = _agrees(module, forward)
             if not verdicts.get(kind, True):
                 continue
-            stack.enter_context(_computed_by(module, forward))
+            stack.enter_context(computed_by(module, forward))
             count += 1
         refused = sorted(kind.__name__ for kind, fine in verdicts.items() if not fine)
         if refused:
@@ -86,10 +93,24 @@ def _epsilon(norm: nn.Module) -> float | None:
 
 
 def _lora_forward(layer: Any, own: Callable[..., Tensor], inputs: Tensor, *more: Any, **named: Any) -> Tensor:
-    parts = None if more or named or _autocasts(inputs) else lora_parts(layer)
-    if parts is None or parts.weight.dtype != inputs.dtype:
-        return own(inputs, *more, **named)
-    return lora_linear(inputs, parts)
+    parts = None if more or named else _parts(layer, inputs)
+    return own(inputs, *more, **named) if parts is None else lora_linear(inputs, parts)
+
+
+def _parts(layer: Any, inputs: Tensor) -> LoraParts | None:
+    """Take a layer apart, unless its own code would give these inputs' products another precision."""
+    parts = lora_parts(layer)
+    if parts is None or (parts.packed is None and _autocasts(inputs)):
+        return None
+    if parts.dtype == inputs.dtype:
+        return parts
+    return parts if parts.packed is not None and _casts_to(parts.dtype, inputs) else None
+
+
+def _packed_forward(layer: Any, own: Callable[..., Tensor], inputs: Tensor) -> Tensor:
+    # What it gives is as precise as its product, whatever it is widened to; autocast does not ask for that.
+    compute = layer.compute_dtype
+    return own(inputs.to(compute) if compute is not None and _casts_to(compute, inputs) else inputs)
 
 
 def _norm_forward(norm: Any, own: Callable[..., Tensor], inputs: Tensor) -> Tensor:
@@ -102,9 +123,9 @@ def _norm_forward(norm: Any, own: Callable[..., Tensor], inputs: Tensor) -> Tens
 def _mlp_forward(mlp: Any, own: Callable[..., Tensor], inputs: Tensor) -> Tensor:
     gate, up = mlp.gate_proj(inputs), mlp.up_proj(inputs)
     down = mlp.down_proj
-    if type(down) is LoraLinear and not _autocasts(inputs):
-        parts = lora_parts(down)
-        if parts is not None and parts.weight.dtype == gate.dtype == up.dtype:
+    if type(down) in _LORA:
+        parts = _parts(down, gate)
+        if parts is not None and parts.dtype == gate.dtype == up.dtype:
             return gated_down(gate, up, parts)
     output: Tensor = down(gated_product(gate, up))
     return output
@@ -114,8 +135,13 @@ def _autocasts(inputs: Tensor) -> bool:
     return torch.is_autocast_enabled(inputs.device.type)
 
 
+def _casts_to(dtype: torch.dtype, inputs: Tensor) -> bool:
+    return _autocasts(inputs) and torch.get_autocast_dtype(inputs.device.type) == dtype
+
+
 @contextmanager
-def _computed_by(module: nn.Module, forward: Callable[..., Tensor]) -> Iterator[None]:
+def computed_by(module: nn.Module, forward: Callable[..., Tensor]) -> Iterator[None]:
+    """Compute ``module`` by ``forward`` inside the block, hooks and all."""
     # An attribute of the instance, found before the class's method, and still called with all hooks.
     before = module.__dict__.get("forward")
     module.__dict__["forward"] = forward

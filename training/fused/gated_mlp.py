@@ -27,7 +27,7 @@ def gated_down(gate: Tensor, up: Tensor, down: LoraParts) -> Tensor:
     """Return ``down(silu(gate) * up)``, ``[..., out]``; the product is computed again when it is needed.
 
     Args:
-        gate: ``[..., width]``, in the precision of ``down.weight``.
+        gate: ``[..., width]``, in ``down.dtype``.
         up: the same.
         down: the layer ``width -> out``.
     """

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints.errors import ConfigError
+from checkpoints.routers import Router
 from training.moe.capacity import capacity_of, within_capacity
-from training.moe.routers import Router
 
 __all__ = ["Decision", "RouterRecorder"]
 
@@ -89,7 +89,7 @@ class RouterRecorder:
         kept = torch.ones_like(indices, dtype=torch.bool)
         if self._factor is not None and module.training:
             capacity = capacity_of(int(counted.sum()), indices.shape[1], router.experts, self._factor)
-            kept = within_capacity(indices, router.experts, capacity, counted)
+            kept = within_capacity(indices, weights, router.experts, capacity, counted)
             weights = weights * kept.to(weights.dtype)
         if self._open:
             self._decisions.append(Decision(router, logits, indices, kept, counted))

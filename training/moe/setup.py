@@ -10,11 +10,11 @@ from torch import nn
 from transformers import TrainerCallback
 
 from checkpoints.errors import ConfigError
+from checkpoints.routers import find_routers
 from training.config import TrainConfig
 from training.methods.registry import method_traits
 from training.moe.callback import ExpertLog
 from training.moe.config import MoeSettings
-from training.moe.routers import find_routers
 from training.moe.statistics import ExpertStatistics
 from training.moe.trainer import MoeTrainer
 from training.moe.warmup import RouterWarmup

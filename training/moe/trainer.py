@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints.errors import ConfigError
+from checkpoints.routers import Router
 from training.moe.balance import load_balance_loss
 from training.moe.config import MoeSettings
 from training.moe.own_balance import without_own_balance_loss
 from training.moe.recorder import Decision, RouterRecorder
-from training.moe.routers import Router
 from training.moe.statistics import ExpertStatistics
 from training.ordered_trainer import OrderedTrainer
 

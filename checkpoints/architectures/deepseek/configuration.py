@@ -12,6 +12,13 @@ from checkpoints.architectures.registration import register_deepseek_models
 
 __all__ = ["DeepseekConfig"]
 
+# What DeepSeek-V2 and V3 route by, and the values at which it changes nothing.
+_LATER: dict[str, tuple[Any, ...]] = {
+    "n_group": (None, 0, 1),
+    "routed_scaling_factor": (None, 1, 1.0),
+    "topk_method": (None, "greedy"),
+}
+
 
 @strict
 class DeepseekConfig(LlamaConfig):
@@ -21,7 +28,8 @@ class DeepseekConfig(LlamaConfig):
     transformers calls them elsewhere, are other names for ``n_routed_experts`` and ``aux_loss_alpha``.
 
     Raises:
-        ValueError: the experts do not fit each other, or the gate is not a softmax.
+        ValueError: the experts do not fit each other, the gate is not a softmax, or a field of a later
+            DeepSeek asks for what this model does not compute.
     """
 
     model_type: ClassVar[str] = "deepseek"
@@ -51,6 +59,12 @@ class DeepseekConfig(LlamaConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         # Names the remote code that these classes stand in for; a copy of the checkpoint does not have it.
         kwargs.pop("auto_map", None)
+        for name, plain in _LATER.items():
+            if kwargs.get(name, plain[0]) not in plain:
+                raise ValueError(
+                    f"{name} is {kwargs[name]!r}, which DeepSeek-MoE does not have: it would be ignored; "
+                    f"expected {plain[-1]!r} or none (model_type deepseek_v2 or deepseek_v3 knows it)"
+                )
         super().__post_init__(**kwargs)
         self._check_experts()
         # Without torch there are no models: a server's front end reads the config for the tokenizer alone.

@@ -127,6 +127,9 @@ def test_the_manifest_says_what_plain_transformers_needs(published_dir: Path, tm
         ({"num_experts_per_tok": None}, "num_experts_per_tok is None"),
         ({"scoring_func": "sigmoid"}, "scoring_func is 'sigmoid', expected softmax"),
         ({"moe_layer_freq": 0}, "moe_layer_freq is 0, expected 1 or more"),
+        ({"routed_scaling_factor": 16.0}, "routed_scaling_factor is 16.0, .*would be ignored; expected 1.0"),
+        ({"topk_method": "group_limited_greedy"}, "topk_method is 'group_limited_greedy', .*deepseek_v2"),
+        ({"n_group": 8}, "n_group is 8, which DeepSeek-MoE does not have"),
     ],
 )
 def test_settings_that_cannot_be(changes: dict[str, object], reason: str, tmp_path: Path) -> None:

@@ -7,18 +7,22 @@ import math
 import torch
 
 
-def kept_by_gshard(indices: torch.Tensor, counted: torch.Tensor, experts: int, factor: float) -> torch.Tensor:
+def kept_by_gshard(
+    indices: torch.Tensor, weights: torch.Tensor, counted: torch.Tensor, experts: int, factor: float
+) -> torch.Tensor:
     """GShard (arXiv:2006.16668, algorithm 1), as Switch (arXiv:2101.03961, eq. 3) sizes the capacity.
 
     First choices of all tokens in their order, then second choices; an expert that is full takes no more.
+    A token's first choice is what it gives the highest weight, wherever the router puts it.
     """
     choices = indices.shape[1]
     capacity = math.ceil(factor * sum(counted.tolist()) * choices / experts)
     taken = [0] * experts
     kept = torch.ones(indices.shape, dtype=torch.bool)
-    for choice in range(choices):
-        for token in range(len(indices)):
+    for rank in range(choices):
+        for token, wants in enumerate(weights.tolist()):
             if counted[token]:
+                choice = sorted(range(choices), key=lambda one: -wants[one])[rank]
                 expert = int(indices[token, choice])
                 kept[token, choice] = taken[expert] < capacity
                 taken[expert] += 1

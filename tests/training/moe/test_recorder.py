@@ -10,10 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from checkpoints.errors import ConfigError
 from checkpoints.nf4_experts import fused_experts
+from checkpoints.routers import Router, find_routers
 from tests.tiny_mixtures import MIXTURES, build_tiny_mixture
 from tests.training.moe.reference import kept_by_gshard
 from training.moe.recorder import RouterRecorder
-from training.moe.routers import Router, find_routers
 from training.moe.statistics import ExpertStatistics
 
 EXPERTS, CHOICES, HIDDEN = 4, 2, 64
@@ -58,10 +58,23 @@ def test_decisions_are_recorded_and_change_nothing_in_evaluation(name: str) -> N
         assert decision.kept.all()
 
 
-@pytest.mark.parametrize("name", MIXTURES)
-def test_exactly_what_gshard_drops_is_dropped(name: str) -> None:
+# DeepSeek-V2 and V3 in the number of experts in which torch.topk(sorted=False) does give them unsorted.
+UNSORTED = {"n_routed_experts": 64, "num_experts_per_tok": 6}
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [*((name, {}) for name in MIXTURES), ("deepseek_v2", UNSORTED), ("deepseek_v3", UNSORTED)],
+    ids=[*MIXTURES, "deepseek_v2-64", "deepseek_v3-64"],
+)
+def test_exactly_what_gshard_drops_is_dropped(name: str, sizes: dict[str, int]) -> None:
     """Its weight is 0 where the experts get it, and only there."""
-    model = build_tiny_mixture(name).train()
+    model = build_tiny_mixture(name, **sizes).train()
+    experts = sizes.get("n_routed_experts", EXPERTS)
+    routed: list[tuple[torch.Tensor, ...]] = []
+    find_routers(model)[-1].modules[0].register_forward_hook(
+        lambda module, inputs, output: routed.append(output)
+    )
     mask = MASK.clone()
     mask[1, 7:] = 0
     *_, last = fused_experts(model).values()
@@ -71,7 +84,10 @@ def test_exactly_what_gshard_drops_is_dropped(name: str) -> None:
     with recorder.recording(mask) as decisions:
         model(input_ids=IDS, attention_mask=mask)
     _, indices, weights = seen[0]
-    expected = kept_by_gshard(indices, mask.reshape(-1) != 0, EXPERTS, 0.75)
+    wanted = routed[0][1]  # before any is dropped
+    if sizes:
+        assert (wanted[:, :-1] < wanted[:, 1:]).any()
+    expected = kept_by_gshard(indices, wanted, mask.reshape(-1) != 0, experts, 0.75)
     assert torch.equal(decisions[-1].kept, expected)
     assert torch.equal(weights != 0, expected)
     assert not expected.all()

@@ -13,7 +13,8 @@ from torch import nn
 
 from checkpoints.loading import base_manifest, load_model, load_tokenizer
 from checkpoints.prompt import PromptEncoder
-from tests.tiny_mixtures import save_tiny_mixture
+from checkpoints.routers import find_routers
+from tests.tiny_mixtures import MIXTURES, save_tiny_mixture
 from tests.training.moe.mixtures import expert_log, routers_of, train_and, train_until
 from tests.training.moe.reference import switch_loss
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
@@ -22,7 +23,6 @@ from training.data.encoding import RowEncoder, encode_rows
 from training.data.formats import read_rows
 from training.metrics import read_metrics
 from training.moe.config import MoeSettings
-from training.moe.routers import find_routers
 from training.run import train
 
 ROWS = 8
@@ -147,7 +147,7 @@ def decisions(source: Path, data: Path) -> list[list[torch.Tensor]]:
     return [[torch.cat([output[part] for output in outputs]) for part in (0, 2)] for outputs in seen.values()]
 
 
-@pytest.mark.parametrize("name", ["qwen3_moe", "deepseek", "deepseek_v3"])
+@pytest.mark.parametrize("name", MIXTURES)
 def test_the_balance_loss_adds_its_coefficient_times_the_formula_of_switch(
     name: str, data: Path, tmp_path: Path
 ) -> None:

@@ -25,16 +25,17 @@ def test_first_choices_of_earlier_tokens_come_first(seed: int) -> None:
     tokens, choices, experts, factor = 23, 3, 5, 0.8
     indices = torch.stack([torch.randperm(experts, generator=generator)[:choices] for _ in range(tokens)])
     counted = torch.rand(tokens, generator=generator) > 0.2
+    weights = torch.rand(indices.shape, generator=generator)
     capacity = capacity_of(int(counted.sum()), choices, experts, factor)
-    found = within_capacity(indices, experts, capacity, counted)
-    assert torch.equal(found, kept_by_gshard(indices, counted, experts, factor))
+    found = within_capacity(indices, weights, experts, capacity, counted)
+    assert torch.equal(found, kept_by_gshard(indices, weights, counted, experts, factor))
     assert not found.all()
     assert found[~counted].all()
 
 
 def test_nothing_is_dropped_where_there_is_room() -> None:
     indices = torch.randint(0, 4, (16, 2))
-    assert within_capacity(indices, 4, 32).all()
+    assert within_capacity(indices, torch.rand(16, 2), 4, 32).all()
 
 
 def test_even_routing_costs_1_and_a_single_expert_costs_their_number() -> None:

@@ -175,7 +175,9 @@ def test_full_fine_tuning_trains_routers_unless_they_are_frozen(
     assert estimate.trainable == estimate.parameters - frozen
 
 
-@pytest.mark.parametrize(("name", "experts"), [("deepseek", True), ("deepseek_v3", False)])
+@pytest.mark.parametrize(
+    ("name", "experts"), [("deepseek", True), ("deepseek_v3", False), ("qwen2_moe", False), ("mixtral", True)]
+)
 def test_qlora_adapts_a_packed_mixture(name: str, experts: bool, data: Path, tmp_path: Path) -> None:
     source = save_tiny_mixture(tmp_path / "model", name)
     config = tiny_config(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from checkpoints.routers import find_routers
 from training.methods.full.config import FullSettings
-from training.moe.routers import find_routers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -14,8 +14,8 @@ from checkpoints.errors import ConfigError
 from checkpoints.lora_targets import targets_as_named
 from checkpoints.nf4_experts import fused_experts, fused_projections, packed_experts
 from checkpoints.nf4_routing import routing_layers
+from checkpoints.routers import find_routers
 from training.methods.lora.config import ALL_LINEAR, LoraSettings
-from training.moe.routers import find_routers
 
 if TYPE_CHECKING:
     from torch import nn
