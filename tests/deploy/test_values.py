@@ -41,7 +41,8 @@ SETS = {
     "autoscaling.cpu": "cpu", "autoscaling.minReplicas": "cpu", "autoscaling.maxReplicas": "cpu",
     "autoscaling.scaleDownSeconds": "cpu", "autoscaling.metrics": "everything",
     "autoscaling.keda": "multi-gpu-keda", "front": "everything", "ingress": "cpu",
-    "httpRoute": "multi-gpu-keda", "networkPolicy": "cpu", "podMonitor": "cpu", "loadtest": "jobs",
+    "httpRoute": "multi-gpu-keda", "networkPolicy": "cpu",
+    "networkPolicy.routedByAnotherRelease": "gpu", "podMonitor": "cpu", "loadtest": "jobs",
     "loadtest.distributed": "everything", "training": "everything",
 }  # fmt: skip
 # What to set where a guess by type does not do. A dict may hold several values that only go together.
