@@ -1,4 +1,4 @@
-"""The load test's Job: it waits for the model, and asks the server's metrics where they are those of one server."""
+"""The load test's Job: it waits for the model, and reads the server's metrics where there is one server."""
 
 from __future__ import annotations
 
