@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -230,6 +231,20 @@ def test_load_tests_and_tests_may_call_the_server(manifests: list[Manifest]) -> 
         labels = pod["metadata"]["labels"]
         assert selector["matchLabels"].items() <= labels.items(), where
         assert labels[expression["key"]] in expression["values"], where
+
+
+def test_dns_may_be_somewhere_else(helm: Helm) -> None:
+    """OpenShift's, for each pod that looks for names."""
+    rule = {"to": [controller("openshift-dns")], "ports": [{"port": 5353, "protocol": "UDP"}]}
+    settings = (
+        "--values",
+        value_sets()["everything"],
+        "--set-json",
+        f"networkPolicy.dns={json.dumps([rule])}",
+    )
+    found = [item["spec"]["egress"] for item in of_kind(helm.manifests(*settings), "NetworkPolicy")]
+    assert sum(rule in egress for egress in found) == 3  # test, load test, training
+    assert "kube-system" not in str(found)
 
 
 def test_pods_have_no_label_that_changes_with_the_chart(manifests: list[Manifest]) -> None:

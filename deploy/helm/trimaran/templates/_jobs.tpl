@@ -6,19 +6,6 @@
 {{- printf "%s-training-%s" (include "trimaran.fullname" .) .Values.training.run -}}
 {{- end -}}
 
-{{/* DNS, for pods whose network is closed otherwise. */}}
-{{- define "trimaran.dns" -}}
-- to:
-    - namespaceSelector:
-        matchLabels:
-          kubernetes.io/metadata.name: kube-system
-  ports:
-    - port: 53
-      protocol: UDP
-    - port: 53
-      protocol: TCP
-{{- end -}}
-
 {{/* The Job and the server are made together, and a load test of a model that still loads fails at once. Workers wait
 too: they look for their master for five minutes only. */}}
 {{- define "trimaran.waitForModel" -}}
