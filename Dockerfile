@@ -8,6 +8,9 @@
 #   docker build --target serve-cpu -t trimaran/serve-cpu:0.1.0 .
 #   docker run --shm-size=1g -p 127.0.0.1:8000:8000 -v ./models:/models:ro trimaran/serve-cpu:0.1.0
 #
+# Labels say where an image comes from, if the build does: --build-arg REVISION="$(git rev-parse HEAD)"
+# --build-arg CREATED="$(date -u +%Y-%m-%dT%H:%M:%SZ)" --build-arg SOURCE=URL. They come last, so that they cost no layer.
+#
 # Everything is fetched at build time: a container starts without a network, on a read-only root, as user 10001.
 
 # checkov:skip=CKV_DOCKER_7:the tag is part of these arguments, which checkov does not read
@@ -60,6 +63,14 @@ WORKDIR /results
 # A test, not a service: whether it is healthy is its exit code.
 HEALTHCHECK NONE
 ENTRYPOINT ["tini", "--", "trimaran", "loadtest"]
+ARG BASE_IMAGE
+ARG SOURCE=""
+ARG REVISION=""
+ARG CREATED=""
+LABEL org.opencontainers.image.base.name="${BASE_IMAGE}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 
 # ---- serve-cpu
 
@@ -93,6 +104,7 @@ LABEL org.opencontainers.image.title="Trimaran serving (CPU)" \
       org.opencontainers.image.description="Triton Inference Server with Trimaran's LLM engines for CPUs" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
+# tini and libgomp1 in the distribution's versions, as the base image's own packages are.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends tini libgomp1 \
@@ -117,6 +129,14 @@ HEALTHCHECK --interval=10s --timeout=10s --start-period=600s --retries=3 \
     CMD ["trimaran-health"]
 ENTRYPOINT ["tini", "--", "trimaran", "serve", "/models"]
 CMD ["--address", "0.0.0.0", "--log-file", "/tmp/triton.log", "--echo-log"]
+ARG BASE_IMAGE
+ARG SOURCE=""
+ARG REVISION=""
+ARG CREATED=""
+LABEL org.opencontainers.image.base.name="${BASE_IMAGE}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 
 FROM serve-cpu AS serve-cpu-baked
 # A model repository inside the build context. There is no default: weights come into an image on purpose only.
@@ -143,6 +163,7 @@ LABEL org.opencontainers.image.title="Trimaran training" \
       org.opencontainers.image.description="Fine-tuning, merging and quantizing of open LLMs" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
+# tini and libgomp1, as in serve-cpu.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends tini libgomp1 \
@@ -157,6 +178,14 @@ WORKDIR /output
 HEALTHCHECK NONE
 ENTRYPOINT ["tini", "--", "trimaran"]
 CMD ["train", "--help"]
+ARG BASE_IMAGE
+ARG SOURCE=""
+ARG REVISION=""
+ARG CREATED=""
+LABEL org.opencontainers.image.base.name="${BASE_IMAGE}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 
 # ---- serve-gpu: the tritonserver of the base image is on PATH, so the bundled one is not fetched
 
@@ -164,6 +193,7 @@ FROM ${GPU_BASE_IMAGE} AS build-serve-gpu
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cu128
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /
+# python3-venv belongs to the python3 of the base image.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-venv \
@@ -183,6 +213,7 @@ LABEL org.opencontainers.image.title="Trimaran serving (GPU)" \
       org.opencontainers.image.description="Triton Inference Server with Trimaran's LLM engine for NVIDIA GPUs" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
+# tini in the version of the base image's distribution.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends tini \
@@ -204,3 +235,11 @@ HEALTHCHECK --interval=10s --timeout=10s --start-period=900s --retries=3 \
     CMD ["trimaran-health"]
 ENTRYPOINT ["tini", "--", "trimaran", "serve", "/models"]
 CMD ["--address", "0.0.0.0", "--log-file", "/tmp/triton.log", "--echo-log"]
+ARG GPU_BASE_IMAGE
+ARG SOURCE=""
+ARG REVISION=""
+ARG CREATED=""
+LABEL org.opencontainers.image.base.name="${GPU_BASE_IMAGE}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"

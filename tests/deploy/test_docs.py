@@ -37,6 +37,16 @@ ELSEWHERE = [
 CHARTS = [command for command in ELSEWHERE if command[:2] == ["helm", "upgrade"] and OUR_CHART in command]
 
 
+def template_arguments(command: list[str]) -> list[str]:
+    """Return the arguments of ``helm upgrade`` that ``helm template`` takes too."""
+    arguments = command[2:]
+    for name, takes_value in (("--install", False), ("--wait", False), ("--timeout", True)):
+        if name in arguments:
+            index = arguments.index(name)
+            del arguments[index : index + 1 + takes_value]
+    return arguments
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the YAML files of the page, the repository's deploy/ beside them."""
@@ -64,11 +74,7 @@ def test_commands_that_need_nothing(helm: Helm, folder: Path) -> None:
 @pytest.mark.parametrize("command", CHARTS, ids=" ".join)
 def test_commands_for_a_cluster_render(helm: Helm, folder: Path, command: list[str]) -> None:
     text = " ".join(command)
-    arguments = command[2:]
-    for name, takes_value in (("--install", False), ("--wait", False), ("--timeout", True)):
-        if name in arguments:
-            index = arguments.index(name)
-            del arguments[index : index + 1 + takes_value]
+    arguments = template_arguments(command)
     made: set[str] = set()
     for kubernetes in (KUBERNETES[0], KUBERNETES[-1]):
         done = helm.run("template", *arguments, "--kube-version", kubernetes)
@@ -78,19 +84,20 @@ def test_commands_for_a_cluster_render(helm: Helm, folder: Path, command: list[s
             if item["kind"] not in FOREIGN:
                 kubernetes_validate.validate(item, kubernetes, strict=True)
     for feature, made_by in (
-        ("httpRoute.enabled", "HTTPRoute/llm-trimaran"),
-        ("autoscaling.mode=keda", "ScaledObject/llm-trimaran"),
-        ("autoscaling.mode=metrics", "HorizontalPodAutoscaler/llm-trimaran"),
-        ("loadtest.enabled", "Job/llm-trimaran-loadtest-one"),
-        ("training.enabled", "Job/llm-trimaran-training-one"),
+        ("route.yaml", "HTTPRoute/llm-trimaran"),
+        ("scaling.yaml", "HorizontalPodAutoscaler/llm-trimaran"),
+        ("loadtest.run=one", "Job/llm-trimaran-loadtest-one"),
+        ("loadtest.run=two", "Job/llm-trimaran-loadtest-two-workers"),
+        ("training.yaml", f"Job/train-trimaran-training-{'two' if 'run=two' in text else 'one'}"),
         ("--install llm-canary", "Service/llm-canary-trimaran"),
+        ("canary-ingress.yaml", "Ingress/llm-canary-trimaran"),
     ):
         if feature in text:
             assert made_by in made
 
 
 def test_no_other_programs_than_those_that_were_thought_of() -> None:
-    assert {command[0] for command in ELSEWHERE} <= {"helm", "kubectl", "docker", "printf"}
+    assert {command[0] for command in ELSEWHERE} <= {"helm", "kubectl", "docker", "printf", "sed"}
     assert len(CHARTS) >= 10
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -81,6 +82,43 @@ def test_routes_lead_to_services(manifests: list[Manifest]) -> None:
             assert first["port"] in {port["port"] for port in services[first["name"]]}
         else:
             assert first["name"] == "gateway"
+
+
+def admitted(release: list[Manifest], service: str) -> list[Any]:
+    """Return who may call the pods of a service at the port ``http``, as the sources of its NetworkPolicy."""
+    (found,) = [one for one in of_kind(release, "Service") if one["metadata"]["name"] == service]
+    pods = matching_pods(release, found["spec"]["selector"])
+    return [
+        source
+        for item in of_kind(release, "NetworkPolicy")
+        if matching_pods(release, item["spec"]["podSelector"]["matchLabels"]) == pods
+        for rule in item["spec"]["ingress"]
+        if {"port": "http"} in rule["ports"]
+        for source in rule["from"]
+    ]
+
+
+def controller(name: str) -> dict[str, Any]:
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
+def test_a_route_gets_through_to_both_releases_that_it_leads_to(helm: Helm) -> None:
+    route = value_sets()["multi-gpu-keda"]
+    first = helm.manifests("--values", route)
+    behind = "httpRoute.enabled=false,networkPolicy.routedByAnotherRelease=true"
+    second = helm.manifests("--values", route, "--set", behind, release="llm-canary")
+    (item,) = of_kind(first, "HTTPRoute")
+    stable, canary = (backend["name"] for backend in item["spec"]["rules"][0]["backendRefs"])
+    assert not of_kind(second, "HTTPRoute")
+    assert controller("gateways") in admitted(first, stable)
+    assert controller("gateways") in admitted(second, canary)
+
+
+@pytest.mark.parametrize("name", ["gpu", "everything"])
+def test_a_server_that_no_route_leads_to_is_closed_to_controllers(helm: Helm, name: str) -> None:
+    """The set "everything" has routes, which lead to the gateway in front."""
+    sources = admitted(helm.manifests("--values", value_sets()[name]), "llm-trimaran")
+    assert controller("ingress-nginx") not in sources
 
 
 def test_routes_leave_the_admin_api_out(manifests: list[Manifest]) -> None:
@@ -193,6 +231,20 @@ def test_load_tests_and_tests_may_call_the_server(manifests: list[Manifest]) -> 
         labels = pod["metadata"]["labels"]
         assert selector["matchLabels"].items() <= labels.items(), where
         assert labels[expression["key"]] in expression["values"], where
+
+
+def test_dns_may_be_somewhere_else(helm: Helm) -> None:
+    """OpenShift's, for each pod that looks for names."""
+    rule = {"to": [controller("openshift-dns")], "ports": [{"port": 5353, "protocol": "UDP"}]}
+    settings = (
+        "--values",
+        value_sets()["everything"],
+        "--set-json",
+        f"networkPolicy.dns={json.dumps([rule])}",
+    )
+    found = [item["spec"]["egress"] for item in of_kind(helm.manifests(*settings), "NetworkPolicy")]
+    assert sum(rule in egress for egress in found) == 3  # test, load test, training
+    assert "kube-system" not in str(found)
 
 
 def test_pods_have_no_label_that_changes_with_the_chart(manifests: list[Manifest]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.deploy.helm_tool import Helm
 
+ACCELERATE = "training.launcher=accelerate,training.accelerateConfig=/data/fsdp2.yaml"
 MIXED = "autoscaling.mode=cpu,autoscaling.cpu.utilization=70"
 
 
@@ -49,6 +50,10 @@ MIXED = "autoscaling.mode=cpu,autoscaling.cpu.utilization=70"
         ("httpRoute.canary.weight=5", "1.35", ["canary.serviceName"]),
         # Jobs
         ("loadtest.distributed.locustfile=/a.py", "1.35", ["distributed.workers is 0", "trimaran loadtest"]),
+        ("training.launcher=accelerate", "1.35", ["accelerateConfig", "fsdp2.yaml"]),
+        ("training.accelerateConfig=/data/a.yaml", "1.35", ["launcher is torchrun", "/data/a.yaml"]),
+        (f"{ACCELERATE},training.nodes=2,training.kind=trainjob", "1.35", ["kind is trainjob"]),
+        (ACCELERATE, "1.35", ["one process needs no launcher"]),
         # The schema
         ("server.drainSecond=5", "1.35", ["additional properties 'drainSecond' not allowed"]),
         ("", "1.27", ["kubeVersion", "1.28"]),
@@ -76,6 +81,7 @@ def test_refused(helm: Helm, settings: str, kubernetes: str, parts: list[str]) -
         ("model.pvc.accessMode=ReadWriteOnce,strategy=Recreate", "1.35"),
         ("model.source=copy,model.copy.fromClaim=a,model.pvc.accessMode=ReadWriteOnce", "1.35"),
         ("training.nodes=2", "1.35"),
+        (f"{ACCELERATE},training.processesPerNode=2", "1.35"),
         ("loadtest.enabled=true,loadtest.distributed.workers=2", "1.35"),
     ],
 )

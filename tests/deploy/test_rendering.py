@@ -85,6 +85,21 @@ def test_notes_say_what_an_upgrade_costs(helm: Helm) -> None:
     assert "http://llm-trimaran.default.svc:8000" in plain
     assert "downtime" not in plain
     assert "no authentication" not in plain
+    assert "routedByAnotherRelease" not in plain
+
+
+def test_notes_say_what_a_canary_needs(helm: Helm) -> None:
+    route = ("httpRoute.enabled=true", "httpRoute.parentRefs[0].name=public")
+    canary = ("httpRoute.canary.serviceName=llm-canary", "httpRoute.canary.weight=5")
+    said = notes(helm, *route, *canary)
+    assert "llm-canary. Its release must let the Gateway in: networkPolicy.routedByAnotherRelease" in said
+
+
+def test_notes_of_a_release_without_a_server_name_its_jobs(helm: Helm) -> None:
+    said = notes(helm, "replicas=0", "podDisruptionBudget.enabled=false", "training.enabled=true")
+    assert "has no server (replicas is 0)" in said
+    assert "get jobs --selector app.kubernetes.io/instance=llm" in said
+    assert "serves the model" not in said
 
 
 def test_package_leaves_out_what_only_a_clone_needs(helm: Helm, tmp_path: Path) -> None:

@@ -41,9 +41,11 @@ SETS = {
     "autoscaling.cpu": "cpu", "autoscaling.minReplicas": "cpu", "autoscaling.maxReplicas": "cpu",
     "autoscaling.scaleDownSeconds": "cpu", "autoscaling.metrics": "everything",
     "autoscaling.keda": "multi-gpu-keda", "front": "everything", "ingress": "cpu",
-    "httpRoute": "multi-gpu-keda", "networkPolicy": "cpu", "podMonitor": "cpu", "loadtest": "jobs",
+    "httpRoute": "multi-gpu-keda", "networkPolicy": "cpu",
+    "networkPolicy.routedByAnotherRelease": "gpu", "podMonitor": "cpu", "loadtest": "jobs",
     "loadtest.distributed": "everything", "training": "everything",
 }  # fmt: skip
+BY_ACCELERATE = {"launcher": "accelerate", "accelerateConfig": "/data/fsdp2.yaml"}
 # What to set where a guess by type does not do. A dict may hold several values that only go together.
 CHANGES: dict[str, Any] = {
     "autoscaling.keda.serverAddress": "http://other:9090",
@@ -66,6 +68,8 @@ CHANGES: dict[str, Any] = {
     "serviceAccount.create": False,
     "topologySpread.node": "DoNotSchedule",
     "topologySpread.zone": "DoNotSchedule",
+    "training.accelerateConfig": {"training": BY_ACCELERATE},
+    "training.launcher": {"training": BY_ACCELERATE},
     "training.egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
 }
 # Explained by the section above them.

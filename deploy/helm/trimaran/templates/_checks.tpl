@@ -116,6 +116,18 @@ releases one. */}}
 {{- fail (printf "loadtest.distributed.locustfile is %q, but loadtest.distributed.workers is 0, which runs `trimaran loadtest`; set workers to 1 or more, or leave locustfile empty" .locustfile) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.training -}}
+{{- $byAccelerate := eq .launcher "accelerate" -}}
+{{- if ne $byAccelerate (not (empty .accelerateConfig)) -}}
+{{- fail (printf "training.launcher is %s and training.accelerateConfig is %q; the launcher accelerate needs its config file, such as /data/fsdp2.yaml, and torchrun has none" .launcher .accelerateConfig) -}}
+{{- end -}}
+{{- if and $byAccelerate (ne .kind "job") -}}
+{{- fail (printf "training.launcher is accelerate and training.kind is %s; Kubeflow Trainer gives nodes and ranks to torchrun only: set training.kind to job, or training.launcher to torchrun" .kind) -}}
+{{- end -}}
+{{- if and $byAccelerate (eq (mul .nodes .processesPerNode) 1) -}}
+{{- fail "training.launcher is accelerate, but training.nodes and training.processesPerNode are 1: one process needs no launcher. Set training.launcher to torchrun and training.accelerateConfig to \"\", or one of the numbers above 1" -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Formats are looked at here and not by patterns in the schema: helm would print the pattern and nothing else. */}}

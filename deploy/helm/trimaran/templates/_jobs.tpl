@@ -6,17 +6,40 @@
 {{- printf "%s-training-%s" (include "trimaran.fullname" .) .Values.training.run -}}
 {{- end -}}
 
-{{/* DNS, for pods whose network is closed otherwise. */}}
-{{- define "trimaran.dns" -}}
-- to:
-    - namespaceSelector:
-        matchLabels:
-          kubernetes.io/metadata.name: kube-system
-  ports:
-    - port: 53
-      protocol: UDP
-    - port: 53
-      protocol: TCP
+{{/* The Job and the server are made together, and a load test of a model that still loads fails at once. Workers wait
+too: they look for their master for five minutes only. */}}
+{{- define "trimaran.waitForModel" -}}
+- name: wait-for-model
+  image: {{ .Values.loadtest.image | quote }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  command:
+    - python3
+    - -c
+    - |
+      import http.client, os, sys, time, urllib.request
+      url, seconds = os.environ["URL"], float(os.environ["READY_SECONDS"])
+      end = time.monotonic() + seconds
+      while True:
+          try:
+              urllib.request.urlopen(url, timeout=5).close()
+              sys.exit(0)
+          except (OSError, http.client.HTTPException) as error:
+              if time.monotonic() > end:
+                  sys.exit(f"error: {url} was not ready within {seconds:g} s ({error}): see the server's log, or raise loadtest.readySeconds")
+          time.sleep(min(2, seconds / 100))
+  env:
+    {{- include "trimaran.writableHome" . | nindent 4 }}
+    - name: URL
+      value: http://{{ include "trimaran.fullname" . }}.{{ .Release.Namespace }}.svc:8000/v2/models/{{ .Values.model.name }}/ready
+    - name: READY_SECONDS
+      value: {{ .Values.loadtest.readySeconds | int | quote }}
+  terminationMessagePolicy: FallbackToLogsOnError
+  {{- include "trimaran.containerSecurity" . | nindent 2 }}
+  resources:
+    {{- toYaml .Values.loadtest.resources | nindent 4 }}
+  volumeMounts:
+    - name: tmp
+      mountPath: /tmp
 {{- end -}}
 
 {{/*
@@ -39,6 +62,9 @@ spec:
   completions: {{ .parallelism }}
   # A second try would measure something else.
   backoffLimit: 0
+  {{- with $loadtest.deadlineSeconds }}
+  activeDeadlineSeconds: {{ . | int }}
+  {{- end }}
   template:
     metadata:
       labels:
@@ -47,6 +73,10 @@ spec:
     spec:
       {{- include "trimaran.podSecurity" $top | nindent 6 }}
       restartPolicy: Never
+      {{- if and $loadtest.readySeconds (not $loadtest.url) }}
+      initContainers:
+        {{- include "trimaran.waitForModel" $top | nindent 8 }}
+      {{- end }}
       containers:
         - name: loadtest
           image: {{ $loadtest.image | quote }}

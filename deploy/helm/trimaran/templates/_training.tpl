@@ -1,4 +1,4 @@
-{{/* The pod of one training node, for the Job and for the TrainingRuntime. Call with (dict "top" $ "torchrun" list). */}}
+{{/* The pod of one training node, for the Job and for the TrainingRuntime. Call with (dict "top" $ "start" list "rank" bool). */}}
 {{- define "trimaran.trainingPod" -}}
 {{- $top := .top -}}
 {{- $training := $top.Values.training -}}
@@ -17,7 +17,7 @@ containers:
     image: {{ $training.image | quote }}
     imagePullPolicy: {{ $top.Values.image.pullPolicy }}
     command:
-      {{- concat .torchrun (list "train") $training.args | toYaml | nindent 6 }}
+      {{- concat .start (list "train") $training.args | toYaml | nindent 6 }}
     env:
       {{- include "trimaran.writableHome" $top | nindent 6 }}
       {{- if .rank }}
