@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
+from checkpoints.atomic import sync_tree
 from checkpoints.errors import ConfigError
 from training.ewc.penalty import Penalty
 from training.guard import StepGuard
@@ -66,10 +68,19 @@ class OrderedTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.row_sampler
 
+    def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
+        # transformers 5.23 takes the steps between logs, evaluations and saves from the state it resumes.
+        begun = super()._init_training_state(max_steps, *args)
+        self.state.compute_steps(self.args, max_steps)
+        return begun
+
     def _save_rng_state(self, output_dir: str) -> None:
-        # Each rank writes its own; what the first writes next says that the state is complete.
+        # Each rank writes its own; what the first writes next says that the state is complete, so the disk
+        # must hold the rest of it.
         super()._save_rng_state(output_dir)
         wait()
+        if self.args.should_save:
+            sync_tree(Path(output_dir))
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # A state of the last step, resumed within an epoch: transformers 5.23 would train one step more.

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from training.callbacks.epoch_order import EpochOrder
+from training.callbacks.state_rotation import StateRotation
 from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
 from training.data.filler import FilledDataset, FilledSampler
@@ -67,7 +68,7 @@ def training_arguments(config: TrainConfig, checkpoints: Path, *, evaluate: bool
         "prediction_loss_only": True,
         "save_strategy": "steps",
         "save_steps": config.save_steps,
-        "save_total_limit": config.save_total_limit,
+        "save_total_limit": None,  # StateRotation removes them
         "seed": config.seed,
         "use_cpu": config.device == "cpu" or not torch.cuda.is_available(),
         "dataloader_pin_memory": config.device != "cpu" and torch.cuda.is_available(),
@@ -111,7 +112,7 @@ def build_trainer(
         data_collator=BatchCollator(pad_id),
         train_dataset=train if ranks == 1 else FilledDataset(train, pad_id),
         eval_dataset=evaluation,
-        callbacks=[EpochOrder(sampler), *callbacks],
+        callbacks=[EpochOrder(sampler), StateRotation(config.save_total_limit), *callbacks],
     )
     if strategy() == "fsdp":
         # accelerate has made a policy of TrainingArguments.bf16, which rounds the loss and what goes from
