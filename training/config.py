@@ -115,6 +115,10 @@ class TrainConfig:
     """Compute LoRA layers, gated MLPs and RMS norms by functions that keep less for the backward pass and are
     faster; false is the modelling code step by step."""
 
+    kernels: Literal["own", "liger"] = "own"
+    """own is fused and a loss in chunks; liger puts Liger's kernels in their place (a CUDA GPU and the liger
+    extra)."""
+
     log_steps: int = 1
     """Write a line of metrics every so many steps."""
 
