@@ -33,9 +33,9 @@ class StateRotation(TrainerCallback):
         if not state.is_world_process_zero:
             return
         states = {
-            int(step): path
+            int(number): path
             for path in Path(str(args.output_dir)).glob("checkpoint-*")
-            if (step := path.name.rpartition("-")[2]).isdigit()
+            if (number := path.name.rpartition("-")[2]).isdigit()
         }
         sync_tree(states[state.global_step])
         for step in sorted(states)[: -self._keep]:
