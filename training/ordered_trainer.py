@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer
 
 from checkpoints.atomic import sync_tree
 from checkpoints.errors import ConfigError
+from training.data.filler import FilledSampler
+from training.evaluation_loss import TokenMean
 from training.ewc.penalty import Penalty
 from training.guard import StepGuard
-from training.ranks import rank_count, wait
+from training.ranks import rank_count, sum_of_ranks, wait
+from training.real_tokens import real_tokens
 from training.retry import HalvedBatches
 
 __all__ = ["OrderedTrainer"]
@@ -65,8 +68,30 @@ class OrderedTrainer(Trainer):
         )
         return norm
 
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Compute a batch's loss, and add it to that of the evaluation."""
+        result = super().prediction_step(model, inputs, *args, **kwargs)
+        self._evaluated.add(result[0], inputs["labels"])
+        return result
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Evaluate; the loss is the mean over all tokens, where the Trainer's is one over batches."""
+        self._evaluated = TokenMean()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output.metrics[f"{metric_key_prefix}_loss"] = self._evaluated.result()
+        return output
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        # The Trainer's own takes what fills up a pack for tokens.
+        self.state.num_input_tokens_seen += int(sum_of_ranks(real_tokens(inputs).sum().to(self.args.device)))
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.row_sampler
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
+        rows = SequentialSampler(eval_dataset)
+        ranks = rank_count()
+        return rows if ranks == 1 else FilledSampler(rows, ranks * self.args.eval_batch_size)
 
     def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
         # transformers 5.23 takes the steps between logs, evaluations and saves from the state it resumes.

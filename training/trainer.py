@@ -111,7 +111,7 @@ def build_trainer(
         args=arguments,
         data_collator=BatchCollator(pad_id),
         train_dataset=train if ranks == 1 else FilledDataset(train, pad_id),
-        eval_dataset=evaluation,
+        eval_dataset=evaluation if ranks == 1 or evaluation is None else FilledDataset(evaluation, pad_id),
         callbacks=[EpochOrder(sampler), StateRotation(config.save_total_limit), *callbacks],
     )
     if strategy() == "fsdp":
