@@ -16,6 +16,7 @@ from training.data.filler import FilledSampler
 from training.evaluation_loss import TokenMean
 from training.ewc.penalty import Penalty
 from training.guard import StepGuard
+from training.loss_scaling import loss_scale
 from training.ranks import rank_count, sum_of_ranks, wait
 from training.real_tokens import real_tokens
 from training.retry import HalvedBatches
@@ -65,6 +66,7 @@ class OrderedTrainer(Trainer):
             learning_rate=self.args.learning_rate,
             alone=rank_count() == 1,
             hint="" if self.penalty is None else ", lower ewc.weight",
+            scale=loss_scale(self.accelerator),
         )
         return norm
 

@@ -24,6 +24,7 @@ from training.data.packing import BatchCollator, PackedDataset
 from training.data.sampling import RowSampler
 from training.ewc.penalty import Penalty
 from training.guard import StepGuard
+from training.loss_scaling import check_fp16, scale_losses
 from training.moe.setup import MoeRun
 from training.optimizers import OPTIMIZERS
 from training.ordered_trainer import OrderedTrainer
@@ -56,7 +57,8 @@ def training_arguments(config: TrainConfig, checkpoints: Path, *, evaluate: bool
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "optim": OPTIMIZERS[config.optimizer].trainer_name,
-        "bf16": autocasts(config),
+        "bf16": autocasts(config) and config.dtype == "bf16",
+        "fp16": config.dtype == "fp16",
         "logging_strategy": "steps",
         "logging_steps": config.log_steps,
         # The filter would hide a NaN loss behind the average of the steps before.
@@ -99,6 +101,7 @@ def build_trainer(
     penalty: Penalty | None = None,
 ) -> Trainer:
     """Return a Trainer that is ready to train ``model``; it prints nothing by itself."""
+    check_fp16(config, model)
     sampler = row_sampler(config, train)
     more: dict[str, Any]
     kind, more = (moe.trainer_class, moe.arguments) if moe else (OrderedTrainer, {})
@@ -118,6 +121,7 @@ def build_trainer(
         # accelerate has made a policy of TrainingArguments.bf16, which rounds the loss and what goes from
         # layer to layer; autocast computes in bf16 as in one process.
         trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
+    scale_losses(config, trainer)
     trainer.row_sampler = sampler if ranks == 1 else FilledSampler(sampler, ranks * config.batch_size)
     trainer.guard = StepGuard(train, decode)
     trainer.halved = HalvedBatches() if config.retry_out_of_memory else None
