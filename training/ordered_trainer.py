@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer
@@ -37,6 +38,7 @@ class OrderedTrainer(Trainer):
     """What is minimised beside the loss."""
     halved: HalvedBatches | None = None
     """None lets an out-of-memory error end the run."""
+    _evaluating = False
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -72,9 +74,17 @@ class OrderedTrainer(Trainer):
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Compute a batch's loss, and add it to that of the evaluation."""
-        result = super().prediction_step(model, inputs, *args, **kwargs)
+        self._evaluating = True
+        try:
+            result = super().prediction_step(model, inputs, *args, **kwargs)
+        finally:
+            self._evaluating = False
         self._evaluated.add(result[0], inputs["labels"])
         return result
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        # Of all ranks; an evaluation wants each rank's mean over its own tokens.
+        return None if self._evaluating else super()._get_num_items_in_batch(batch_samples, device)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Evaluate; the loss is the mean over all tokens, where the Trainer's is one over batches."""
