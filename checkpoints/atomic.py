@@ -16,7 +16,7 @@ from pathlib import Path
 
 from checkpoints.errors import CheckpointError
 
-__all__ = ["atomic_directory", "write_text_atomically"]
+__all__ = ["atomic_directory", "sync_tree", "write_text_atomically"]
 
 # I/O error, file too large, no space left, quota exceeded; and how torch's zip writer says so.
 _WRITE_FAILURE = re.compile(
@@ -51,7 +51,7 @@ def atomic_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
         raise CheckpointError(f"cannot write to {target.parent}: {error.strerror or error}") from error
     try:
         yield temporary
-        _sync_tree(temporary)
+        sync_tree(temporary)
         if target.exists():
             retired = target.with_name(f".{target.name}.old-{os.getpid()}")
             os.rename(target, retired)
@@ -114,7 +114,8 @@ def _is_abandoned(sibling: Path) -> bool:
     return pid.isdigit() and (int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists())
 
 
-def _sync_tree(directory: Path) -> None:
+def sync_tree(directory: Path) -> None:
+    """Have the disk hold all that is in ``directory``: until then a power failure may leave zeros there."""
     for path in directory.rglob("*"):
         if path.is_file():
             _sync(path)

@@ -36,7 +36,7 @@ def activation_bytes(config: TrainConfig, model: Any) -> int:
         model: with the method's weights on it; on the meta device is enough.
     """
     text = model.config.get_text_config()
-    compute = 2 if config.dtype == "bf16" else _FP32
+    compute = 2 if config.dtype in ("bf16", "fp16") else _FP32
     _, layers = decoder_layers(model)
     kept = [_layer_bytes(config, layer, text, compute) for layer in layers]
     whole = sum(kept)
@@ -58,7 +58,7 @@ def adapted_expert_bytes(config: TrainConfig, model: Any) -> int:
     """
     if config.base_quantization == "nf4":
         return 0
-    size = 2 if base_dtype(config) == "bf16" else _FP32
+    size = _FP32 if base_dtype(config) == "fp32" else 2
     _, layers = decoder_layers(model)
     sums = [
         sum(module.get_param().numel() for module in layer.modules() if isinstance(module, ParamWrapper))

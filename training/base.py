@@ -88,8 +88,8 @@ def check_attention(attention: Attention, device: Literal["auto", "cpu", "cuda"]
 
 
 def resolve_dtype(
-    dtype: Literal["auto", "bf16", "fp32"], device: Literal["auto", "cpu", "cuda"]
-) -> Literal["bf16", "fp32"]:
+    dtype: Literal["auto", "bf16", "fp16", "fp32"], device: Literal["auto", "cpu", "cuda"]
+) -> Literal["bf16", "fp16", "fp32"]:
     """Return ``dtype``, or for "auto" bf16 where the hardware multiplies it, else fp32.
 
     A CPU without bf16 instructions takes some 30 times longer in bf16 than in fp32 (forward and backward of
@@ -107,7 +107,7 @@ def resolve_dtype(
 def load_trainable_base(
     source: str,
     *,
-    dtype: Literal["bf16", "fp32"],
+    dtype: Literal["bf16", "fp16", "fp32"],
     device: Literal["auto", "cpu", "cuda"],
     quantization: Literal["nf4"] | None,
     double_quantization: bool = False,

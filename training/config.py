@@ -67,8 +67,9 @@ class TrainConfig:
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for a source you trust."""
 
-    dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    """Precision of the frozen base and the computation; auto is bf16 where it is fast, else fp32."""
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Precision of the frozen base and the computation; auto is bf16 where it is fast, else fp32. fp16, with
+    a scaled loss, is for GPUs without bf16."""
 
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """How attention is computed: auto is PyTorch's SDPA where the model has it; flash_attention_2 needs a
@@ -118,6 +119,10 @@ class TrainConfig:
     fused: bool = True
     """Compute LoRA layers, gated MLPs and RMS norms by functions that keep less for the backward pass and are
     faster; false is the modelling code step by step."""
+
+    kernels: Literal["own", "liger"] = "own"
+    """own is fused and a loss in chunks; liger puts Liger's kernels in their place (a CUDA GPU and the liger
+    extra)."""
 
     log_steps: int = 1
     """Write a line of metrics every so many steps."""
@@ -204,8 +209,14 @@ class TrainConfig:
                 f"moe.router = {self.moe.router} and method = bottleneck clash: it leaves the base as it is; "
                 "train routers with method = lora or full"
             )
-        if self.method == "full" and self.full.weights == "bf16" and self.dtype == "fp32":
-            raise ConfigError("full.weights = bf16 and dtype = fp32 clash: weights in bf16 compute in bf16")
+        if self.method == "full" and self.full.weights == "bf16" and self.dtype in ("fp16", "fp32"):
+            raise ConfigError(
+                f"full.weights = bf16 and dtype = {self.dtype} clash: weights in bf16 compute in bf16"
+            )
+        if self.dtype == "fp16" and (self.ewc.save or self.ewc.from_run is not None):
+            raise ConfigError(
+                "ewc and dtype = fp16 clash: squares of gradients are too small for fp16; use bf16 or fp32"
+            )
         if self.double_quantization and self.base_quantization is None:
             raise ConfigError("double_quantization needs base_quantization = nf4 (or method = qlora)")
 

@@ -6,6 +6,7 @@ is kept until then; who they are is looked up only when something is wrong.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,9 +17,12 @@ from torch import Tensor
 from checkpoints.errors import ConfigError
 from training.data.dataset import EncodedDataset
 from training.data.packing import PackedDataset
+from training.loss_scaling import LOWEST_SCALE
 from training.ranks import gather_objects
 
 __all__ = ["StepGuard", "batch_rows", "find_row"]
+
+logger = logging.getLogger(__name__)
 
 _SHOWN = 8
 _BEGINNING = 40
@@ -51,6 +55,7 @@ class StepGuard:
         learning_rate: float,
         alone: bool,
         hint: str = "",
+        scale: float | None = None,
     ) -> None:
         """Look at the step's losses and the norm of its gradients, and forget them.
 
@@ -59,6 +64,8 @@ class StepGuard:
             step: the one that would be taken, from 1.
             learning_rate: the highest of the run.
             hint: one more remedy.
+            scale: of the loss, in fp16: a step whose scaled gradients overflow is skipped, and the scale
+                lowered.
             alone: whether there is one rank. Of several all must stop, so only what they share counts.
 
         Raises:
@@ -73,7 +80,11 @@ class StepGuard:
         bad = [index for index, loss in enumerate(losses) if not loss.isfinite()]
         mine = (float(losses[bad[0]]), self._name(batches[index] for index in bad)) if bad else None
         # Who has the row says so on all ranks: only the first one's message is read.
-        if known := [one for one in gather_objects(mine) if one is not None]:
+        known = [one for one in gather_objects(mine) if one is not None]
+        if not known and scale is not None and scale > LOWEST_SCALE:
+            logger.info("step %d is skipped: its gradients overflow at a loss scale of %g", step, scale)
+            return
+        if known:
             what, named = f"the loss is {known[0][0]}", ", ".join(names for _, names in known)
         else:
             what = f"the norm of the gradients is {float(norm)}"

@@ -31,7 +31,7 @@ def loss_bytes(config: TrainConfig, model: Any, tokens: int) -> int:
     if head is None or not computes_in_chunks(model):
         return tokens * _WHOLE * int(model.config.get_text_config().vocab_size)
     vocabulary, hidden = head.weight.shape
-    compute = 2 if config.dtype == "bf16" else _FP32
+    compute = 2 if config.dtype in ("bf16", "fp16") else _FP32
     autocast = autocasts(config)
     # Of one chunk: the product, and in fp32 what becomes the exponentials and the probabilities.
     logits = compute + _FP32

@@ -25,7 +25,7 @@ from training.precision import autocasts, base_dtype
 
 __all__ = ["MemoryEstimate", "estimate_memory"]
 
-_BYTES = {"bf16": 2, "fp32": 4}
+_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def estimate_memory(config: TrainConfig, base: Any, max_length: int) -> MemoryEs
     frozen = parameters if config.method != "full" else parameters - trainable
     weights = trainable * trained_bytes + _frozen_bytes(config, frozen, packed)
     if autocasts(config):
-        # Autocast keeps a bf16 copy of every trained weight until the backward pass is over.
+        # Autocast keeps a copy in 16 bits of every trained weight until the backward pass is over.
         weights += 2 * trainable
     if config.ewc.from_run is not None:
         weights += 8 * trainable  # their earlier values and importances, fp32

@@ -3,8 +3,8 @@
 Keys: ``step``, ``epoch``, ``loss`` (mean over the trained tokens of the step; with a
 load-balance loss, its coefficient times that on top, which ``eval_loss`` may not have), ``learning_rate``,
 ``grad_norm`` (before clipping), ``tokens_per_second`` (tokens that are not padding), and, on the steps
-that were evaluated, ``eval_loss`` (mean over the evaluation batches, weighted by their rows). These losses
-are in nats per token. For a mixture of experts also ``routers_trainable`` and ``load_balance_loss`` (without
+that were evaluated, ``eval_loss`` (mean over the trained tokens of all evaluation rows). These losses are in
+nats per token. For a mixture of experts also ``routers_trainable`` and ``load_balance_loss`` (without
 its coefficient, 1 where the load is even). With ``ewc.from_run`` also ``ewc_penalty``, with its weight: it is
 minimised beside ``loss``, not in it. What was not measured at a step is absent.
 """

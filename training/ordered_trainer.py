@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer
 
+from checkpoints.atomic import sync_tree
 from checkpoints.errors import ConfigError
+from training.data.filler import FilledSampler
+from training.evaluation_loss import TokenMean
 from training.ewc.penalty import Penalty
 from training.guard import StepGuard
-from training.ranks import rank_count, wait
+from training.loss_scaling import loss_scale
+from training.ranks import rank_count, sum_of_ranks, wait
+from training.real_tokens import real_tokens
 from training.retry import HalvedBatches
 
 __all__ = ["OrderedTrainer"]
@@ -31,6 +38,7 @@ class OrderedTrainer(Trainer):
     """What is minimised beside the loss."""
     halved: HalvedBatches | None = None
     """None lets an out-of-memory error end the run."""
+    _evaluating = False
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -60,16 +68,56 @@ class OrderedTrainer(Trainer):
             learning_rate=self.args.learning_rate,
             alone=rank_count() == 1,
             hint="" if self.penalty is None else ", lower ewc.weight",
+            scale=loss_scale(self.accelerator),
         )
         return norm
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Compute a batch's loss, and add it to that of the evaluation."""
+        self._evaluating = True
+        try:
+            result = super().prediction_step(model, inputs, *args, **kwargs)
+        finally:
+            self._evaluating = False
+        self._evaluated.add(result[0], inputs["labels"])
+        return result
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        # Of all ranks; an evaluation wants each rank's mean over its own tokens.
+        return None if self._evaluating else super()._get_num_items_in_batch(batch_samples, device)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Evaluate; the loss is the mean over all tokens, where the Trainer's is one over batches."""
+        self._evaluated = TokenMean()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output.metrics[f"{metric_key_prefix}_loss"] = self._evaluated.result()
+        return output
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        # The Trainer's own takes what fills up a pack for tokens.
+        self.state.num_input_tokens_seen += int(sum_of_ranks(real_tokens(inputs).sum().to(self.args.device)))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.row_sampler
 
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
+        rows = SequentialSampler(eval_dataset)
+        ranks = rank_count()
+        return rows if ranks == 1 else FilledSampler(rows, ranks * self.args.eval_batch_size)
+
+    def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
+        # transformers 5.23 takes the steps between logs, evaluations and saves from the state it resumes.
+        begun = super()._init_training_state(max_steps, *args)
+        self.state.compute_steps(self.args, max_steps)
+        return begun
+
     def _save_rng_state(self, output_dir: str) -> None:
-        # Each rank writes its own; what the first writes next says that the state is complete.
+        # Each rank writes its own; what the first writes next says that the state is complete, so the disk
+        # must hold the rest of it.
         super()._save_rng_state(output_dir)
         wait()
+        if self.args.should_save:
+            sync_tree(Path(output_dir))
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # A state of the last step, resumed within an epoch: transformers 5.23 would train one step more.

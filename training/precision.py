@@ -9,7 +9,7 @@ from training.config import TrainConfig
 __all__ = ["autocasts", "base_dtype"]
 
 
-def base_dtype(config: TrainConfig) -> Literal["bf16", "fp32"]:
+def base_dtype(config: TrainConfig) -> Literal["bf16", "fp16", "fp32"]:
     """Return the precision to load the base in; ``config.dtype`` is no longer "auto".
 
     Full fine-tuning steps through the weights themselves. At a learning rate of 1e-5 most steps are smaller
@@ -17,15 +17,17 @@ def base_dtype(config: TrainConfig) -> Literal["bf16", "fp32"]:
     """
     if config.method == "full" and config.full.weights == "fp32":
         return "fp32"
-    return "bf16" if config.dtype == "bf16" else "fp32"
+    return "fp32" if config.dtype == "auto" else config.dtype
 
 
 def autocasts(config: TrainConfig) -> bool:
-    """Whether the computation is in bf16 while weights are in fp32.
+    """Whether the computation is in bf16 or fp16 by autocast.
 
     So for full fine-tuning in fp32, and on an NF4 base, whose tensors that are not packed are in fp32. A bf16
-    base computes in bf16 by itself.
+    base computes in bf16 by itself. In fp16 always: autocast leaves out what overflows in it.
     """
+    if config.dtype == "fp16":
+        return True
     if config.dtype != "bf16":
         return False
     return config.base_quantization is not None or base_dtype(config) == "fp32"

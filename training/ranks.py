@@ -96,6 +96,11 @@ def check_ranks(config: TrainConfig) -> None:
             "cannot be split between ranks; use DDP (recipes/accelerate/ddp.yaml), where each rank has a "
             "whole packed base, or method = lora on the base as it is"
         )
+    if config.dtype == "fp16":
+        raise ConfigError(
+            f"dtype = fp16 and {strategy()} clash: gradients of split weights are not scaled back; use "
+            "dtype = bf16 or fp32, or DDP"
+        )
     if OPTIMIZERS[config.optimizer].needs_gpu:
         raise ConfigError(
             f"optimizer = {config.optimizer} and {strategy()} clash: bitsandbytes' optimizers know no "

@@ -57,6 +57,9 @@ _FREE = {
     "threads",
 }
 _FREE_DATA = {"train", "eval"}
+_NEW_SETTINGS = {"attention": "auto", "kernels": "own"}
+"""What runs of older versions did not record, as it was for them."""
+
 _FREE_EWC = {"from_run"}
 # What the Trainer writes into a state beside the weights, the last of them trainer_state.json.
 _LAST = "trainer_state.json"
@@ -197,6 +200,8 @@ class RunDirectory:
         """Raise ConfigError where the run that was cut off had other values under the keys of ``wanted``."""
         wanted = json.loads(json.dumps(wanted))
         recorded = {"parallel": _ALONE, **json.loads(self.record.read_text(encoding="utf-8"))}
+        if isinstance(recorded.get("settings"), dict):  # those that came later were at their defaults
+            recorded["settings"] = {**_NEW_SETTINGS, **recorded["settings"]}
         difference = _first_difference({key: recorded.get(key) for key in wanted}, wanted)
         if difference is not None:
             raise ConfigError(
@@ -220,21 +225,22 @@ class RunDirectory:
         for path in (self.metrics, self.loss_curve, self.data, self.experts, self.experts_plot, self.record):
             path.unlink(missing_ok=True)
 
-    def _recorded_ranks(self) -> int:
-        """Return how many ranks wrote the states: not those that ask now."""
+    def _written_with(self) -> tuple[int, bool]:
+        """Return how many ranks wrote the states, not those that ask now, and whether the loss was scaled."""
         try:
             recorded = json.loads(self.record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return 1
-        return int(recorded.get("parallel", _ALONE)["ranks"])
+            return 1, False
+        ranks = int(recorded.get("parallel", _ALONE)["ranks"])
+        return ranks, recorded.get("settings", {}).get("dtype") == "fp16"
 
     def _last_complete_state(self) -> Path | None:
         """Return the newest state that was written whole, and remove those that were not."""
         complete: dict[int, Path] = {}
-        ranks = self._recorded_ranks()
+        ranks, scaled = self._written_with()
         for path in self.checkpoints.glob("checkpoint-*"):
             step = path.name.rpartition("-")[2]
-            if step.isdigit() and _is_complete(path, ranks):
+            if step.isdigit() and _is_complete(path, ranks, scaled=scaled):
                 complete[int(step)] = path
             else:
                 logger.warning("removing %s, which was cut off while it was written", path)
@@ -251,11 +257,16 @@ def settings_that_matter(config: TrainConfig) -> dict[str, Any]:
     return {**{key: value for key, value in settings.items() if key not in free}, "data": data, "ewc": ewc}
 
 
-def _is_complete(state: Path, ranks: int) -> bool:
+def _is_complete(state: Path, ranks: int, *, scaled: bool) -> bool:
     """Whether all is there to go on from; what torch saves is a ZIP file, which ends in its directory."""
     random = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
     sharded = all((state / name).is_file() for name in _SHARDED)
-    saved = ["scheduler.pt", *random, *([] if sharded else ["optimizer.pt"])]
+    saved = [
+        "scheduler.pt",
+        *random,
+        *([] if sharded else ["optimizer.pt"]),
+        *(["scaler.pt"] if scaled else []),
+    ]
     if not all(zipfile.is_zipfile(state / name) for name in saved):
         return False
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,6 @@ from training.callbacks.preemption import EXIT_CODE, Preemption
 from training.callbacks.progress_bar import ProgressBar
 from training.callbacks.throughput import Throughput
 from training.checkpoint import write_checkpoint
-from training.chunked_loss import chunked_loss
 from training.config import TrainConfig
 from training.data.collator import PaddingCollator
 from training.data.encoding import RowEncoder
@@ -38,8 +37,8 @@ from training.data.packing import PackedDataset, check_packing, pack_rows
 from training.data.prepare import DataFiles, PreparedData, find_files, prepare_data
 from training.data.summary import summarize
 from training.ewc.setup import Fisher, ewc_inputs, measure, prepare_ewc, save
-from training.fused.apply import fused_layers
 from training.gathering import gather_weights
+from training.kernels import check_kernels, own_functions, put_liger_in
 from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
 from training.moe.autocast import autocast_experts
@@ -77,6 +76,7 @@ def train(config: TrainConfig) -> Path:
         raise ConfigError("dry_run = true trains nothing; training.dry_run.dry_run makes its table")
     check_optimizer(config)
     check_attention(config.attention, config.device)
+    check_kernels(config)
     join_ranks(config)
     directory = RunDirectory(config.output.absolute())
     from_first(lambda: directory.check(overwrite=config.overwrite))
@@ -186,8 +186,7 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
     fisher = None
     try:
         example = PaddingCollator(_pad_id(base))(data.train.shortest(1))
-        fused = fused_layers(model) if config.fused else nullcontext()
-        with quiet_transformers(), chunked_loss(model, example), fused, autocast_experts(model):
+        with quiet_transformers(), own_functions(config, model, example), autocast_experts(model):
             with preemption.listening():
                 trainer.train(resume_from_checkpoint=str(state) if state else None)
             if config.ewc.save and preemption.saved_step is None:
@@ -243,7 +242,7 @@ def _write_result(
 
 
 def _load_base(config: TrainConfig, source: str, revision: str | None) -> PreTrainedModel:
-    return load_trainable_base(
+    model = load_trainable_base(
         source,
         dtype=base_dtype(config),
         # What is split between ranks is split on its way to the GPU: it need not fit on one.
@@ -255,6 +254,8 @@ def _load_base(config: TrainConfig, source: str, revision: str | None) -> PreTra
         trust_remote_code=config.trust_remote_code,
         revision=revision,
     )
+    put_liger_in(config, model)
+    return model
 
 
 def check_source(config: TrainConfig, source: str) -> None:

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from training.callbacks.epoch_order import EpochOrder
+from training.callbacks.state_rotation import StateRotation
 from training.config import TrainConfig
 from training.data.dataset import EncodedDataset
 from training.data.filler import FilledDataset, FilledSampler
@@ -23,6 +24,7 @@ from training.data.packing import BatchCollator, PackedDataset
 from training.data.sampling import RowSampler
 from training.ewc.penalty import Penalty
 from training.guard import StepGuard
+from training.loss_scaling import check_fp16, scale_losses
 from training.moe.setup import MoeRun
 from training.optimizers import OPTIMIZERS
 from training.ordered_trainer import OrderedTrainer
@@ -55,7 +57,8 @@ def training_arguments(config: TrainConfig, checkpoints: Path, *, evaluate: bool
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "optim": OPTIMIZERS[config.optimizer].trainer_name,
-        "bf16": autocasts(config),
+        "bf16": autocasts(config) and config.dtype == "bf16",
+        "fp16": config.dtype == "fp16",
         "logging_strategy": "steps",
         "logging_steps": config.log_steps,
         # The filter would hide a NaN loss behind the average of the steps before.
@@ -67,7 +70,7 @@ def training_arguments(config: TrainConfig, checkpoints: Path, *, evaluate: bool
         "prediction_loss_only": True,
         "save_strategy": "steps",
         "save_steps": config.save_steps,
-        "save_total_limit": config.save_total_limit,
+        "save_total_limit": None,  # StateRotation removes them
         "seed": config.seed,
         "use_cpu": config.device == "cpu" or not torch.cuda.is_available(),
         "dataloader_pin_memory": config.device != "cpu" and torch.cuda.is_available(),
@@ -98,6 +101,7 @@ def build_trainer(
     penalty: Penalty | None = None,
 ) -> Trainer:
     """Return a Trainer that is ready to train ``model``; it prints nothing by itself."""
+    check_fp16(config, model)
     sampler = row_sampler(config, train)
     more: dict[str, Any]
     kind, more = (moe.trainer_class, moe.arguments) if moe else (OrderedTrainer, {})
@@ -110,13 +114,14 @@ def build_trainer(
         args=arguments,
         data_collator=BatchCollator(pad_id),
         train_dataset=train if ranks == 1 else FilledDataset(train, pad_id),
-        eval_dataset=evaluation,
-        callbacks=[EpochOrder(sampler), *callbacks],
+        eval_dataset=evaluation if ranks == 1 or evaluation is None else FilledDataset(evaluation, pad_id),
+        callbacks=[EpochOrder(sampler), StateRotation(config.save_total_limit), *callbacks],
     )
     if strategy() == "fsdp":
         # accelerate has made a policy of TrainingArguments.bf16, which rounds the loss and what goes from
         # layer to layer; autocast computes in bf16 as in one process.
         trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
+    scale_losses(config, trainer)
     trainer.row_sampler = sampler if ranks == 1 else FilledSampler(sampler, ranks * config.batch_size)
     trainer.guard = StepGuard(train, decode)
     trainer.halved = HalvedBatches() if config.retry_out_of_memory else None

@@ -61,6 +61,19 @@ def test_value_and_gradients_are_those_of_cross_entropy(bias: bool, monkeypatch:
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-5)
 
 
+def test_gradients_in_bf16_are_not_rounded_as_a_whole() -> None:
+    """1 / 997 is 0.4% off as a bf16 number, and every gradient with it."""
+    torch.manual_seed(0)
+    head = nn.Linear(16, 50, bias=False).bfloat16()
+    hidden = torch.randn(30, 16).bfloat16().requires_grad_()
+    labels = torch.randint(0, 50, (30,))
+    (whole,) = torch.autograd.grad(chunked_cross_entropy(hidden, head, labels), [hidden])
+    (scaled,) = torch.autograd.grad(chunked_cross_entropy(hidden, head, labels) / 997, [hidden])
+    assert scaled.dtype == torch.bfloat16
+    ratio = scaled.double().norm() / whole.double().norm() * 997
+    assert float(ratio) == pytest.approx(1.0, abs=5e-4)
+
+
 @pytest.mark.parametrize("count", [None, 40, torch.tensor(40)])
 def test_a_model_gets_the_same_gradients(tiny_tokenizer: PreTrainedTokenizerFast, count: Any) -> None:
     gradients, losses = [], []
@@ -155,3 +168,37 @@ def test_a_model_that_changes_its_logits_has_the_same_loss(name: str) -> None:
         with chunked_loss(model, batch()) as done:
             assert done == chunked
             torch.testing.assert_close(model(**batch()).loss, expected, rtol=1e-5, atol=1e-5)
+
+
+def tiny_mamba() -> PreTrainedModel:
+    """In bf16; its logits are ``lm_head(hidden).float()``."""
+    config = transformers.MambaConfig(
+        vocab_size=VOCABULARY, hidden_size=32, state_size=4, num_hidden_layers=1, pad_token_id=0
+    )
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model.bfloat16()
+
+
+def test_a_model_that_widens_its_logits_has_the_same_loss() -> None:
+    gradients = []
+    for chunked in (False, True):
+        model = tiny_mamba()
+        with chunked_loss(model, batch()) if chunked else nullcontext(True) as done:
+            assert done
+            model(**batch()).loss.backward()
+        gradients.append(model.backbone.layers[0].mixer.in_proj.weight.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0.1, atol=2e-4)
+
+
+def test_a_model_that_cannot_compute_in_chunks_keeps_its_own_loss(
+    tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise RuntimeError("expected m1 and m2 to have the same dtype")
+
+    monkeypatch.setattr(module, "chunked_cross_entropy", fail)
+    model = build_tiny_llama(tiny_tokenizer)
+    with chunked_loss(model, batch()) as done:
+        assert not done
+        model(**batch()).loss.backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import TrainerCallback
 
 import training.run as run
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
+from training.callbacks.preemption import Preemption
 from training.data.config import SamplingSettings
 from training.methods.lora.config import LoraSettings
 from training.metrics import read_metrics
@@ -71,6 +73,19 @@ def test_an_evicted_run_is_the_run_that_was_not(
     assert losses[0] == losses[1]
     one, other = (load_file(path / "adapter_model.safetensors") for path in (straight, resumed))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_the_signal_may_come_within_a_log_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's streams raise where a signal handler writes in the middle of a write."""
+
+    def reenter(*args: object) -> None:
+        raise RuntimeError("reentrant call inside BufferedWriter")
+
+    preemption = Preemption()
+    monkeypatch.setattr(logging.Logger, "handle", reenter)
+    with preemption.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert preemption._asked.is_set()
 
 
 def test_a_state_cut_off_in_any_of_its_files_is_passed_over(

@@ -1,6 +1,6 @@
 """What each of two ranks runs in ``test_ranks``: several trainings, one after the other, in one launch.
 
-torchrun ... two_ranks.py MODEL DATA OUTPUT
+torchrun ... two_ranks.py MODEL UNTIED DATA OUTPUT
 """
 
 from __future__ import annotations
@@ -73,10 +73,12 @@ def nan_on_the_second_rank(config: Any) -> str:
 
 
 def main() -> None:
-    model, data, output = map(Path, sys.argv[1:])
+    tied, untied, data, output = map(Path, sys.argv[1:])
 
     def config(name: str, **changes: Any) -> Any:
-        return tiny_config(model, data, output / name, **settings(name.partition("-")[0], ranks=2, **changes))
+        method = name.partition("-")[0]
+        model = untied if method == "full" else tied
+        return tiny_config(model, data, output / name, **settings(method, ranks=2, **changes))
 
     join_ranks(config("lora"))
     for strategy in ("ddp", "fsdp"):
@@ -95,6 +97,8 @@ def main() -> None:
             print(strategy, name, f"{time.monotonic() - started:.1f} s", flush=True)
         if strategy == "fsdp":
             run.train(config("bf16-fsdp"))
+            stopped_at(2, config("full-fsdp-cut"), rank=0)
+            run.train(config("full-fsdp-cut"))
         cut = config(f"lora-{strategy}-cut")
         stopped_at(3, cut, rank=1)
         if strategy == "ddp":

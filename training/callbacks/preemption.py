@@ -53,10 +53,11 @@ class Preemption(TrainerCallback):
         """Save and stop, if it was asked for."""
         asked = any_rank(self._asked.is_set(), args.device)
         if asked and state.global_step < state.max_steps:
+            logger.warning("SIGTERM: the state of step %d is saved, then the run ends", state.global_step)
             control.should_save = True
             control.should_training_stop = True
             self.saved_step = state.global_step
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        logger.warning("SIGTERM: this step is finished and the state saved, then the run ends")
+        # Nothing else: the signal may come within a write to stderr, where logging raises.
         self._asked.set()

@@ -29,4 +29,5 @@ def load_balance_loss(logits: Tensor, indices: Tensor, counted: Tensor, *, sigmo
     experts = logits.shape[-1]
     chosen = indices[counted].reshape(-1)
     shares = torch.bincount(chosen, minlength=experts).float() / max(1, len(chosen))
-    return experts * (shares * probabilities.mean(dim=0)).sum()
+    # A rank may have nothing but filler: then there is no load.
+    return experts * (shares * probabilities.sum(dim=0) / max(1, len(logits))).sum()

@@ -57,8 +57,8 @@ class RouterRecorder:
         """Yield the list that decisions of forward passes in the block go to.
 
         Args:
-            attention_mask: ``[batch, length]`` of the batch, 0 for padding; it holds until the next batch.
-                None where there is no padding.
+            attention_mask: ``[batch, length]`` of the batch, 0 for padding and for what fills a pack up; it
+                holds until the next batch. None where there is no padding.
         """
         self._counted = None if attention_mask is None else attention_mask.reshape(-1) != 0
         self._decisions, self._open = [], True

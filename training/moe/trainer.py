@@ -17,6 +17,7 @@ from training.moe.own_balance import without_own_balance_loss
 from training.moe.recorder import Decision, RouterRecorder
 from training.moe.statistics import ExpertStatistics
 from training.ordered_trainer import OrderedTrainer
+from training.real_tokens import real_tokens
 
 __all__ = ["MoeTrainer"]
 
@@ -53,7 +54,7 @@ class MoeTrainer(OrderedTrainer):
         """
         coefficient = self._moe.load_balance_coefficient
         replaced = without_own_balance_loss(self.model.config) if coefficient is not None else nullcontext()
-        with replaced, self._recorder.recording(inputs.get("attention_mask")) as decisions:
+        with replaced, self._recorder.recording(real_tokens(inputs)) as decisions:
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if not model.training:
             return result
