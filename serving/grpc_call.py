@@ -26,7 +26,7 @@ OPTIONS = (
 _CALLERS_FAULT = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE)
 
 
-class StreamError(grpc.RpcError):  # type: ignore[misc]
+class StreamError(grpc.RpcError):
     """An error that came inside a response, which has a text and no status.
 
     Triton 2.51 answers so what it cannot even hand to a model, and older ones everything.
