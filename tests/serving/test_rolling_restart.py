@@ -47,6 +47,7 @@ class Rolled:
 
     loads: dict[str, Load]
     logs: list[str]
+    connections: set[int]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,7 @@ def rolled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rolled]:
         for thread in threads:
             thread.start()
         try:
+            connections = grpc_connections(servers[0])
             for one in servers:
                 time.sleep(1.5)
                 one.stop()
@@ -105,7 +107,22 @@ def rolled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rolled]:
             for thread in threads:
                 thread.join(90)
         assert not any(thread.is_alive() for thread in threads), "a request hangs"
-        yield Rolled(loads, logs)
+        yield Rolled(loads, logs, connections)
+
+
+def grpc_connections(server: TritonServer) -> set[int]:
+    """Client ports of the connections to a server, seen until there were three, for 20 s at most."""
+    port = int(server.grpc_url.rpartition(":")[2])
+    seen: set[int] = set()
+    deadline = time.monotonic() + 20
+    while len(seen) < 3 and time.monotonic() < deadline:
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            for line in Path(table).read_text().splitlines()[1:]:
+                _, ours, theirs, state, *_ = line.split()
+                if state == "01" and int(theirs.rpartition(":")[2], 16) == port:
+                    seen.add(int(ours.rpartition(":")[2], 16))
+        time.sleep(0.1)
+    return seen
 
 
 def stop_both(servers: list[TritonServer]) -> None:
@@ -206,6 +223,11 @@ def test_http_behind_the_proxy_of_the_page_loses_nothing(rolled: Rolled) -> None
 def test_without_checks_and_retries_requests_fail(rolled: Rolled) -> None:
     require("haproxy")
     assert any("503" in reason for reason in rolled.loads[HTTP[1]].failed)
+
+
+def test_connections_are_replaced_and_no_request_is_cut(rolled: Rolled) -> None:
+    """With an age of 1 s; the requests of ``test_our_client_loses_nothing`` ran meanwhile."""
+    assert len(rolled.connections) >= 3
 
 
 def test_no_connection_held_a_server(rolled: Rolled) -> None:
