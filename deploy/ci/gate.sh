@@ -47,7 +47,7 @@ compose --profile loadtest build triton loadtest || exit 2
 
 echo "== serve $TRIMARAN_REPOSITORY"
 compose up -d triton || exit 2
-container=$(compose ps -q triton)
+container=$(compose ps -a -q triton)
 limit=$(($(date +%s) + ${TRIMARAN_START_SECONDS:-600}))
 while :; do
     state=$(docker inspect --format '{{.State.Health.Status}} {{.State.Status}} {{.RestartCount}}' "$container")
