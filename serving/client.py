@@ -7,12 +7,17 @@ frees its slot in the engine and touches no other request.
         print(client.generate(text="The sea is", max_tokens=16).text)
         for chunk in client.stream(messages=[{"role": "user", "content": "Hello"}]):
             print(chunk.text, end="")
+
+A request whose server goes away before it answered is sent again (``serving.resend``), to the next server
+where the address stands for several.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -20,29 +25,28 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from checkpoints.errors import RequestError, ServerError, ServingError
+from checkpoints.errors import ServerError
+from serving.grpc_call import OPTIONS, check_url, sender, take, translate
+from serving.resend import Resending, check_patience
 from serving.wire import Chunk, Generation, Message, Request, decode, encode, join
 
 __all__ = ["AsyncStream", "AsyncTritonClient", "Chunk", "Generation", "Message", "Stream", "TritonClient"]
 
-# Errors as gRPC status codes instead of bare texts, so that a wrong request is told from a server's trouble.
-_METADATA = (("triton_grpc_error", "true"),)
-_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    # A name that stands for several servers (a headless Service): each request goes to the next one.
-    ("grpc.lb_policy_name", "round_robin"),
-)
-_CALLERS_FAULT = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE)
+_PATIENCE_SECONDS = 5.0
 
 
 class Stream:
     """The chunks of one answer; leaving it (``break``, ``with``, ``cancel``) cancels the request."""
 
-    def __init__(self, call: Any, url: str) -> None:
+    def __init__(
+        self, call: Any, send: Callable[[float | None], Any], resending: Resending, url: str
+    ) -> None:
         self._call = call
+        self._send = send
+        self._resending = resending
         self._url = url
-        self._finished = False
+        self._begun = self._finished = False
+        self._cancelled = threading.Event()
 
     def __iter__(self) -> Iterator[Chunk]:
         return self
@@ -55,20 +59,35 @@ class Stream:
             ServerError: the server refused it, failed, or is not there.
         """
         try:
-            chunk = _chunk(next(self._call))
-        except grpc.RpcError as error:
-            raise _translate(error, self._url) from error
+            response = self._next()
         except StopIteration:
             if not self._finished:
                 raise ServerError(
                     "the server ended the answer without a finish reason; see its log"
                 ) from None
             raise
+        self._begun = True
+        chunk = decode(response.infer_response)
         self._finished = bool(chunk.finish_reason)
         return chunk
 
+    def _next(self) -> Any:
+        while True:
+            try:
+                return take(next(self._call))
+            except grpc.RpcError as error:
+                final = self._begun or self._cancelled.is_set()
+                pause = None if final else self._resending.pause(error.code(), error.details() or "")
+                if pause is None or self._cancelled.wait(pause):
+                    raise translate(error, self._url) from error
+            self._call.cancel()  # a stream that brought an error may be open still
+            self._call = self._send(self._resending.timeout())
+            if self._cancelled.is_set():  # meanwhile, by another thread
+                self._call.cancel()
+
     def cancel(self) -> None:
         """Stop the request; nothing happens when it is over."""
+        self._cancelled.set()
         self._call.cancel()
 
     def __enter__(self) -> Stream:
@@ -89,14 +108,27 @@ class TritonClient:
     Args:
         url: ``host:port`` of Triton's gRPC service.
         model: the model's name.
-        timeout: seconds for one whole request; None waits for ever.
+        timeout: seconds for one whole request, however often it is sent; None waits for ever.
+        patience: seconds within which a request is sent again whose server went away before its first
+            response; 0 never does. More than a restart takes sits one out.
+
+    Raises:
+        ServerError: ``url`` or ``patience`` is none.
     """
 
-    def __init__(self, url: str, *, model: str = "llm", timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str = "llm",
+        timeout: float | None = None,
+        patience: float = _PATIENCE_SECONDS,
+    ) -> None:
         self.url = check_url(url)
         self.model = model
         self.timeout = timeout
-        self._channel = grpc.insecure_channel(self.url, options=_OPTIONS)
+        self.patience = check_patience(patience)
+        self._channel = grpc.insecure_channel(self.url, options=OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def generate(self, **request: Unpack[Request]) -> Generation:
@@ -134,38 +166,55 @@ class TritonClient:
         self.close()
 
     def _start(self, request: Request, *, stream: bool) -> Stream:
-        message = encode(self.model, request, stream=stream)
-        call = self._stub.ModelStreamInfer(iter([message]), metadata=_METADATA, timeout=self.timeout)
-        return Stream(call, self.url)
+        send = sender(self._stub, encode(self.model, request, stream=stream))
+        return Stream(send(self.timeout), send, Resending(self.patience, self.timeout), self.url)
 
 
 class AsyncStream:
     """The chunks of one answer for ``async for``; leaving it or ``cancel`` cancels the request."""
 
-    def __init__(self, call: Any, url: str) -> None:
+    def __init__(
+        self, call: Any, send: Callable[[float | None], Any], resending: Resending, url: str
+    ) -> None:
         self._call = call
+        self._send = send
+        self._resending = resending
         self._url = url
-        self._finished = False
+        self._begun = self._finished = self._cancelled = False
 
     def __aiter__(self) -> AsyncStream:
         return self
 
     async def __anext__(self) -> Chunk:
         """Return the next chunk; raises as ``Stream.__next__`` does."""
-        try:
-            response = await self._call.read()
-        except grpc.RpcError as error:
-            raise _translate(error, self._url) from error
+        response = await self._next()
         if response is grpc.aio.EOF:
             if not self._finished:
                 raise ServerError("the server ended the answer without a finish reason; see its log")
             raise StopAsyncIteration
-        chunk = _chunk(response)
+        self._begun = True
+        chunk = decode(response.infer_response)
         self._finished = bool(chunk.finish_reason)
         return chunk
 
+    async def _next(self) -> Any:
+        while True:
+            try:
+                response = await self._call.read()
+                return response if response is grpc.aio.EOF else take(response)
+            except grpc.RpcError as error:
+                final = self._begun or self._cancelled
+                pause = None if final else self._resending.pause(error.code(), error.details() or "")
+                if pause is not None:
+                    await asyncio.sleep(pause)
+                if pause is None or self._cancelled:
+                    raise translate(error, self._url) from error
+            self._call.cancel()  # a stream that brought an error may be open still
+            self._call = self._send(self._resending.timeout())
+
     def cancel(self) -> None:
         """Stop the request; nothing happens when it is over."""
+        self._cancelled = True
         self._call.cancel()
 
     async def __aenter__(self) -> AsyncStream:
@@ -185,11 +234,19 @@ class AsyncStream:
 class AsyncTritonClient:
     """The same for asyncio; use it within one event loop."""
 
-    def __init__(self, url: str, *, model: str = "llm", timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str = "llm",
+        timeout: float | None = None,
+        patience: float = _PATIENCE_SECONDS,
+    ) -> None:
         self.url = check_url(url)
         self.model = model
         self.timeout = timeout
-        self._channel = grpc.aio.insecure_channel(self.url, options=_OPTIONS)
+        self.patience = check_patience(patience)
+        self._channel = grpc.aio.insecure_channel(self.url, options=OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     async def generate(self, **request: Unpack[Request]) -> Generation:
@@ -222,38 +279,5 @@ class AsyncTritonClient:
         await self.close()
 
     def _start(self, request: Request, *, stream: bool) -> AsyncStream:
-        message = encode(self.model, request, stream=stream)
-        call = self._stub.ModelStreamInfer(iter([message]), metadata=_METADATA, timeout=self.timeout)
-        return AsyncStream(call, self.url)
-
-
-def check_url(url: str) -> str:
-    """Return ``host:port`` of a gRPC endpoint.
-
-    Raises:
-        ServerError: the url has another form.
-    """
-    host = url.removeprefix("grpc://").rstrip("/")
-    name, _, port = host.rpartition(":")
-    if "/" in host or not name or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ServerError(f"{url!r} is no gRPC endpoint; give host:port, for example 127.0.0.1:8001")
-    return host
-
-
-def _chunk(response: Any) -> Chunk:
-    if response.error_message:  # a server too old for status codes on a stream
-        raise ServerError(response.error_message)
-    return decode(response.infer_response)
-
-
-def _translate(error: Any, url: str) -> ServingError:
-    code, details = error.code(), error.details() or "no details"
-    if code in _CALLERS_FAULT:
-        return RequestError(details)
-    if code is grpc.StatusCode.CANCELLED:
-        return ServerError("the request was cancelled")
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return ServerError(f"no answer from {url} in time: {details}")
-    if code is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
-        return ServerError(f"nobody answers at {url}: {details}; is the server running (trimaran serve)?")
-    return ServerError(details)
+        send = sender(self._stub, encode(self.model, request, stream=stream))
+        return AsyncStream(send(self.timeout), send, Resending(self.patience, self.timeout), self.url)

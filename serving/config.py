@@ -178,6 +178,10 @@ class ServeConfig:
     exit_timeout: int = 30
     """Seconds that requests in flight get when a signal comes."""
 
+    grpc_connection_age: int = 10
+    """Seconds after which a gRPC connection is to be replaced: the client then asks again which servers there
+    are, finds new ones and leaves those that stop. Requests finish where they are; 0 keeps connections."""
+
     log_file: Path | None = None
     """Triton's log; by default a new file under the cache folder."""
 
@@ -203,6 +207,7 @@ class ServeConfig:
         if self.threads is not None:
             _check_range("threads", self.threads, 1)
         _check_range("exit_timeout", self.exit_timeout, 0)
+        _check_range("grpc_connection_age", self.grpc_connection_age, 0, 86400)
         if not 0 < self.start_timeout < float("inf"):
             raise ConfigError(f"start_timeout is {self.start_timeout}; accepted: seconds above 0")
 

@@ -47,6 +47,7 @@ def serve(config: ServeConfig, announce: Callable[[str], None]) -> None:
         start_timeout=config.start_timeout,
         exit_timeout=config.exit_timeout,
         admin_key=None if config.admin_key_file is None else make_key(config.admin_key_file),
+        extra_arguments=_connection_arguments(config.grpc_connection_age),
     )
     echo = LogEcho(server.log_file) if config.echo_log else nullcontext()
     try:
@@ -58,6 +59,11 @@ def serve(config: ServeConfig, announce: Callable[[str], None]) -> None:
                 announce(f"stopping: requests in flight have {config.exit_timeout} s")
     except _Stop:  # while it was still starting
         announce("stopped while starting")
+
+
+def _connection_arguments(age: int) -> list[str]:
+    # Without a grace period, which would cut requests, a connection lives until its last request is done.
+    return [f"--grpc-max-connection-age={1000 * age}"] if age else []
 
 
 def _watch(server: TritonServer) -> None:

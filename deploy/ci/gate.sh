@@ -47,7 +47,7 @@ compose --profile loadtest build triton loadtest || exit 2
 
 echo "== serve $TRIMARAN_REPOSITORY"
 compose up -d triton || exit 2
-container=$(compose ps -q triton)
+container=$(compose ps -a -q triton)
 # compose reads .env by itself; a shell does not.
 seconds=${TRIMARAN_START_SECONDS:-$(sed -n 's/^TRIMARAN_START_SECONDS=//p' .env 2>/dev/null | tail -n 1)}
 limit=$(($(date +%s) + ${seconds:-600}))

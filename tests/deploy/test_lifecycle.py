@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from serving.config import ServeConfig
 from tests.deploy.helm_tool import Helm, value_sets
 from tests.deploy.objects import Manifest, flags, of_kind, server_pod
 
@@ -26,6 +29,15 @@ def test_times_leave_room_for_each_other(manifests: list[Manifest]) -> None:
     (deployment,) = of_kind(manifests, "Deployment")
     grace = pod["spec"]["terminationGracePeriodSeconds"]
     assert budget(server["startupProbe"]) + grace < deployment["spec"]["progressDeadlineSeconds"]
+
+
+def test_grpc_clients_have_left_when_the_signal_comes(helm: Helm) -> None:
+    """Their connection was replaced since, and they asked the name again."""
+    (server,) = server_pod(helm.manifests())["spec"]["containers"]
+    drain = int(server["lifecycle"]["preStop"]["exec"]["command"][1])
+    age = float(flags(server).get("grpc-connection-age", ServeConfig(Path("models")).grpc_connection_age))
+    # gRPC spreads the age by a tenth, and resolves a name at most every 30 s.
+    assert drain >= 1.1 * age + 30
 
 
 def test_routes_wait_for_the_longest_request(manifests: list[Manifest]) -> None:

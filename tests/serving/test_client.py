@@ -151,7 +151,7 @@ def test_an_unknown_model_and_a_dead_url_are_named(server: TritonServer) -> None
         with pytest.raises(ServerError, match="other"):
             other.generate(text="x")
     with (
-        TritonClient("127.0.0.1:9") as nobody,
+        TritonClient("127.0.0.1:9", patience=0) as nobody,
         pytest.raises(ServerError, match=r"nobody answers at 127\.0\.0\.1:9"),
     ):
         nobody.generate(text="x")

@@ -276,3 +276,5 @@ def test_serve_echoes_and_obeys_a_signal(repository: Path, tmp_path: Path) -> No
     assert process.returncode == 0
     assert "successfully loaded 'llm'" in said
     assert read_key(tmp_path / "key") not in said
+    # So that clients look for other servers before one is stopped.
+    assert "--grpc-max-connection-age=10000" in (tmp_path / "log").read_text()

@@ -102,7 +102,7 @@ def fake_compose(folder: Path, *, running: bool = False, fails: str = "") -> Pat
 echo "$DOCKER_HOST $*" >> {calls}
 case "$*" in
   "{fails or "nothing"}"*) echo "no space left" >&2; exit 1 ;;
-  "ps -q"*) [ ! -e {state} ] || echo {CONTAINER} ;;
+  "ps -a -q"*) [ ! -e {state} ] || echo {CONTAINER} ;;
   up*) touch {state} ;;
   config) echo "services: {{triton: {{image: '{IMAGE}'}}}}" ;;
 esac

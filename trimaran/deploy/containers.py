@@ -147,8 +147,8 @@ class _Compose:
             )
 
     def containers(self, *services: str) -> list[str]:
-        """Ids of the containers there are."""
-        return self._ask("ps", "-q", *services).split()
+        """Ids of the containers there are, running or not; Compose v2 needs -a for those that are not."""
+        return self._ask("ps", "-a", "-q", *services).split()
 
     def serving_image(self) -> str:
         """Name of the image that the service triton runs."""
@@ -231,6 +231,9 @@ def _watch(client: Any, identifier: str, timeout: float, *, fresh: bool) -> None
 
 def _check_running(client: Any, identifier: str) -> None:
     container = client.containers.get(identifier)
+    labels = container.attrs.get("Config", {}).get("Labels") or {}
+    if labels.get("com.docker.compose.oneoff") == "True":  # a load test of `run`, which may have ended
+        return
     if container.status != "running":
         raise _failure(container, f"is {container.status}")
 

@@ -25,6 +25,7 @@ from trimaran.demo_stages import make_base
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = "trimaran-test"
+LIMIT_SECONDS = 480
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Stack:
 
     def container(self, service: str) -> str:
         """Id of the service's container."""
-        return self.compose("ps", "-q", service).strip().splitlines()[-1]
+        # Without -a Compose v2 shows only those that run.
+        return self.compose("ps", "-a", "-q", service).strip().splitlines()[-1]
 
     def inspect(self, container: str) -> dict[str, Any]:
         """What the engine knows of a container."""
@@ -114,7 +116,8 @@ def stack(engine: Engine, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
         assert done.returncode == 0, done.stdout[-6000:]
         yield made
     finally:
-        made.compose("--profile", "loadtest", "down", "--volumes", "--timeout", "15", check=False)
+        profiles = ("--profile", "loadtest", "--profile", "locust")
+        made.compose(*profiles, "down", "--volumes", "--timeout", "15", check=False)
 
 
 GATE = (
@@ -138,6 +141,19 @@ def run_gate(
         timeout=timeout,
         check=False,
     )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how long the container tests took of the time they are to stay under."""
+    seconds = sum(
+        report.duration
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "nodeid", "").startswith("tests/deploy/containers/")
+        and hasattr(report, "duration")
+    )
+    if seconds > 1:
+        terminalreporter.write_line(f"container tests: {seconds:.0f} s of {LIMIT_SECONDS} s")
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.deploy.compose_tool import compose_v2
+
 __all__ = ["Engine", "EngineMissing", "running_engine"]
 
 _START_SECONDS = 60.0
@@ -30,6 +32,8 @@ class Engine:
     """Value of ``DOCKER_HOST``."""
     own: bool
     """Whether it was started for the tests: without a bridge, so builds need the host's network."""
+    plugins: Path | None = None
+    """Value of ``DOCKER_CONFIG``: a folder whose ``cli-plugins`` holds Compose v2 for ``docker compose``."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -39,6 +43,7 @@ class Engine:
             "DOCKER_HOST": self.host,
             "DOCKER_BUILDKIT": "0",
             "COMPOSE_DOCKER_CLI_BUILD": "0",
+            **({} if self.plugins is None else {"DOCKER_CONFIG": str(self.plugins)}),
         }
 
     def docker(self, *arguments: str, timeout: float = 60, check: bool = True) -> str:
@@ -118,7 +123,7 @@ def running_engine(folder: Path) -> Iterator[Engine]:
                 last = (folder / "dockerd.log").read_text(errors="replace").strip().splitlines()[-1:]
                 raise EngineMissing(f"dockerd does not start: {' '.join(last)}")
             time.sleep(0.2)
-        yield Engine(host, own=True)
+        yield Engine(host, own=True, plugins=_plugins(folder))
     finally:
         daemon.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -128,6 +133,17 @@ def running_engine(folder: Path) -> Iterator[Engine]:
         # It leaves its network namespaces mounted, and nobody could clear the folder.
         for namespace in (folder / "exec" / "netns").glob("*"):
             subprocess.run(["umount", "--lazy", str(namespace)], capture_output=True, check=False)
+
+
+def _plugins(folder: Path) -> Path | None:
+    """Return a configuration folder for ``docker`` with the unpacked Compose v2; None where there is none."""
+    program = compose_v2()
+    if program is None:
+        return None
+    plugins = folder / "config" / "cli-plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "docker-compose").symlink_to(program.absolute())
+    return plugins.parent
 
 
 def _answers(host: str) -> bool:
