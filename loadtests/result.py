@@ -49,6 +49,7 @@ from loadtests.durations import format_duration
 from loadtests.failures import FAILURE_KINDS
 from loadtests.measurement import Measurement
 from loadtests.metrics.catalog import request_metrics, run_metrics
+from loadtests.metrics.client_cpu import ClientCpu
 from loadtests.slo import Verdict
 
 __all__ = ["SCHEMA_VERSION", "LoadTestResult", "results_dict"]
@@ -180,9 +181,7 @@ def results_dict(
         "series": [bucket.as_dict() for bucket in measurement.series],
         "latency_series": measurement.latency_series,
         "load_generator": {
-            "cpu_seconds": round(cpu_seconds, 3),
-            "cpu_cores": round(cpu_seconds / seconds, 3) if seconds else None,
-            "cpu_ms_per_1k_tokens": round(1e6 * cpu_seconds / tokens, 3) if tokens else None,
+            **ClientCpu(cpu_seconds, seconds, tokens).as_dict(),
             "workers": workers,
         },
         "server_metrics": server_metrics,

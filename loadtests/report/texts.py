@@ -8,6 +8,7 @@ from typing import Any
 
 from loadtests.durations import format_duration
 from loadtests.metrics.catalog import request_metrics, run_metrics
+from loadtests.metrics.client_cpu import ClientCpu
 from loadtests.metrics.metric import RequestMetric, RunMetric
 from loadtests.report.endpoint_facts import endpoint_facts
 from loadtests.workloads.text import generation_text, prompts_text
@@ -204,9 +205,10 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
 
 def notes() -> list[tuple[str, str]]:
     """Return every metric with its definition, from the docstring that stands beside its code."""
-    metrics: list[type[RequestMetric] | type[RunMetric]] = [
+    metrics: list[type[RequestMetric] | type[RunMetric] | type[ClientCpu]] = [
         *(type(metric) for metric in request_metrics()),
         *run_metrics(),
+        ClientCpu,
     ]
     return [
         (metric.header, " ".join(inspect.cleandoc(metric.__doc__ or "").replace("``", "").split()))
