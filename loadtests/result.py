@@ -27,8 +27,9 @@
                        no length) and cpu_ms_per_1k_tokens (null without tokens); workers
                        [name, index, requests, cpu_seconds, clock_shift_ns, finished], empty for one process
     server_metrics     what the server's Prometheus endpoint said (``server_metrics/summary.py``): urls,
-                       interval_s, scrapes, failed_scrapes, resets_s (restarts that were seen), notes; window,
-                       whole_run (both null where nothing was read) and series
+                       interval_s, scrapes, failed_scrapes, resets_s (restarts that were seen), notes;
+                       engines (what answered, by its trimaran_engine_info); window, whole_run (both null
+                       where nothing was read) and series
     notes              what made the load another one than was asked for, such as a lost worker
     verdict            outcome (passed | failed | invalid), passed, reasons, invalid (those of the reasons
                        that make the run invalid), checks [name, setting, limit, measured, unit, at_least,
