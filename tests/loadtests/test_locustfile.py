@@ -50,6 +50,34 @@ def test_headless_locust_speaks_grpc(tmp_path: Path, grpc_url: str) -> None:
     assert (tmp_path / "results" / "report.html").is_file()
 
 
+# What Locust does with -t when our listener has come back, after a long preparation.
+ALARM = """
+import time
+from types import SimpleNamespace
+import gevent
+import loadtests.locustfile as locustfile
+
+def prepare(environment):
+    end_s = time.monotonic() + 1
+    while time.monotonic() < end_s:
+        pass
+    return SimpleNamespace(listen=lambda: None)
+
+locustfile.StockRun = prepare
+options = SimpleNamespace(user_classes=["ours"], arrivals="closed")
+locustfile._listen(SimpleNamespace(parsed_options=options, runner=None))
+begun_s = time.monotonic()
+gevent.spawn_later(0.6, lambda: None).join()
+print(time.monotonic() - begun_s)
+"""
+
+
+def test_a_test_is_not_shorter_by_what_was_prepared_before_it() -> None:
+    done = subprocess.run([sys.executable, "-c", ALARM], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 0.55
+
+
 def test_failures_reach_locusts_own_statistics(tmp_path: Path, http_url: str) -> None:
     options = ["--headless", "-u", "1", "-t", "3s", "--host", http_url, "--model", "shed"]
     done = locust(*options, cwd=tmp_path)
