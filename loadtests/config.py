@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from loadtests.config_checks import check_arrivals, check_numbers, check_workload
+from loadtests.config_checks import check_arrivals, check_numbers, check_slo, check_workload
 from loadtests.durations import parse_duration
 from loadtests.shares import parse_share
+from loadtests.slo_names import latency_slos, objectives_of, read_slo
 from loadtests.workloads.settings import WorkloadSettings
 
 __all__ = ["LIMIT_METRICS", "LIMIT_STATISTICS", "OBJECTIVE_METRICS", "LoadTestConfig"]
@@ -91,6 +92,10 @@ class LoadTestConfig(WorkloadSettings):
     """Write the charts as PNG too, into plots/; needs matplotlib."""
     overwrite: bool = False
     """Replace the output directory if it exists."""
+    slo: dict[str, float | str] | str | None = None
+    """Limits by name, in YAML a mapping (ttft_p95: 500ms), else ttft_p95=500ms,failure_rate=0.1%,goodput=95%:
+    failure_rate, goodput, and p50, p90, p95, p99 or p99.9 of ttft, itl, tpot or e2e.
+    Requests are good when they keep the limits on ttft, tpot and e2e, unless --goodput-* says otherwise."""
     max_failure_rate: float | str = 0.01
     """The verdict fails when more than this share of the requests failed: 0.001 or 0.1%."""
     max_ttft_p50: str | None = None
@@ -139,7 +144,9 @@ class LoadTestConfig(WorkloadSettings):
             self.users = _USERS if self.arrivals == "closed" else _USERS_OF_OPEN_LOOP
         if isinstance(self.rate, int | float):
             self.rate = f"{self.rate:g}"
+        check_slo(self)
         # In one form, for who reads results.json.
+        self.slo = read_slo(self.slo) or None
         self.max_failure_rate = self.failure_limit
         self.min_goodput = self.goodput_limit
         check_workload(self)
@@ -196,29 +203,32 @@ class LoadTestConfig(WorkloadSettings):
 
     @property
     def failure_limit(self) -> float:
-        """``max_failure_rate`` from 0 to 1."""
-        return parse_share(self.max_failure_rate, "max_failure_rate")
+        """``max_failure_rate``, or that of ``slo``, from 0 to 1."""
+        return parse_share(read_slo(self.slo).get("failure_rate", self.max_failure_rate), "max_failure_rate")
 
     @property
     def goodput_limit(self) -> float | None:
-        """``min_goodput`` from 0 to 1."""
-        return None if self.min_goodput is None else parse_share(self.min_goodput, "min_goodput")
+        """``min_goodput``, or that of ``slo``, from 0 to 1."""
+        limit = read_slo(self.slo).get("goodput", self.min_goodput)
+        return None if limit is None else parse_share(limit, "min_goodput")
 
     def latency_limits(self) -> dict[tuple[str, str], int]:
         """Return the limits that are set: (metric, statistic) -> nanoseconds."""
         names = {(metric, statistic): f"max_{metric}_{statistic}" for metric in LIMIT_METRICS
                  for statistic in LIMIT_STATISTICS}  # fmt: skip
-        return {
+        options = {
             key: parse_duration(text, name)
             for key, name in names.items()
             if (text := getattr(self, name)) is not None
         }
+        return latency_slos(self.slo) | options
 
     def objectives(self) -> dict[str, int]:
         """Return the objectives of each request that are set: metric -> nanoseconds."""
         names = {metric: f"goodput_{metric}" for metric in OBJECTIVE_METRICS}
-        return {
+        options = {
             metric: parse_duration(text, name)
             for metric, name in names.items()
             if (text := getattr(self, name)) is not None
         }
+        return options or objectives_of(self.slo)

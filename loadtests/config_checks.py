@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 from loadtests import protocols
 from loadtests.arrivals.process import ARRIVALS, GAPS
 from loadtests.arrivals.rate import parse_rate
+from loadtests.durations import format_duration, parse_duration
 from loadtests.errors import ConfigError
 from loadtests.server_metrics.endpoint import metrics_urls
+from loadtests.shares import parse_share
+from loadtests.slo_names import latency_slos, read_slo
 from loadtests.target import parse_targets
 from loadtests.workloads.pauses import parse_pause
 
 if TYPE_CHECKING:
     from loadtests.config import LoadTestConfig
 
-__all__ = ["check_arrivals", "check_numbers", "check_workload"]
+__all__ = ["check_arrivals", "check_numbers", "check_slo", "check_workload"]
 
 _SHORTEST_INTERVAL_NS = 100_000_000
 
@@ -44,8 +47,33 @@ def check_workload(config: LoadTestConfig) -> None:
     if config.min_goodput is not None and not config.objectives():
         raise ConfigError(
             f"min_goodput: {config.min_goodput} needs an objective that requests meet; "
-            "set goodput_ttft, goodput_itl, goodput_tpot or goodput_e2e"
+            "set goodput_ttft, goodput_itl, goodput_tpot or goodput_e2e, or a limit on ttft, tpot or e2e "
+            "in slo"
         )
+
+
+def check_slo(config: LoadTestConfig) -> None:
+    """Check the limits that have a name in ``slo`` and an option of their own.
+
+    Raises:
+        ConfigError: one is malformed, or has two values.
+    """
+    named = read_slo(config.slo)
+    default = type(config).max_failure_rate
+    for name, field, unset in (
+        ("failure_rate", "max_failure_rate", default),
+        ("goodput", "min_goodput", None),
+    ):
+        value = getattr(config, field)
+        if name in named and value != unset and parse_share(value, field) != named[name]:
+            raise ConfigError(f"slo: {name}: {named[name]:g} and {field}: {value} clash; leave one out")
+    for (metric, statistic), limit in latency_slos(config.slo).items():
+        text = getattr(config, f"max_{metric}_{statistic}", None)
+        if text is not None and parse_duration(text, f"max_{metric}_{statistic}") != limit:
+            raise ConfigError(
+                f"slo: {metric}_{statistic}: {format_duration(limit)} and max_{metric}_{statistic}: {text} "
+                "clash; leave one out"
+            )
 
 
 def check_numbers(config: LoadTestConfig) -> None:

@@ -139,7 +139,8 @@ def _wait_for_end(
     # A process with a rate goes on until the duration is over, also after its last arrival.
     open_ended = schedule is not None and not schedule.ends_early and config.max_requests is None
     while (left_s := (config.duration_ns - collector.now()) / 1e9) > 0:
-        spawned = spawned or runner.user_count > 0
+        # Users with few requests to send may have come and gone between two looks.
+        spawned = spawned or runner.user_count > 0 or collector.ok + collector.failed > 0
         if spawned and runner.user_count == 0 and not open_ended:
             reached = (
                 config.max_requests is not None and collector.ok + collector.failed >= config.max_requests

@@ -35,6 +35,7 @@ _ROOT = str(Path(__file__).resolve().parent.parent)
 if _ROOT not in sys.path:
     sys.path.append(_ROOT)
 
+import gevent  # noqa: E402
 from locust import events  # noqa: E402
 from locust.runners import MasterRunner, WorkerRunner  # noqa: E402
 
@@ -73,5 +74,8 @@ def _listen(environment: Any, **_: Any) -> None:
             options.num_users = config_from_options(options).user_count
             options.spawn_rate = options.spawn_rate or options.num_users
         kind(environment).listen()
+        # Locust sets the alarm of -t next. gevent counts it from its loop's last look at the clock, which was
+        # before imports and prompts: tests were too short by that, and a short one ended before it began.
+        gevent.get_hub().loop.update_now()
     except LoadTestError as error:
         raise SystemExit(f"loadtests: {error}") from error

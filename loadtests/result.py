@@ -29,8 +29,9 @@
                        p99, max: how late it saw what came to it; null where unknown); workers
                        [name, index, requests, cpu_seconds, clock_shift_ns, finished], empty for one process
     server_metrics     what the server's Prometheus endpoint said (``server_metrics/summary.py``): urls,
-                       interval_s, scrapes, failed_scrapes, resets_s (restarts that were seen), notes; window,
-                       whole_run (both null where nothing was read) and series
+                       interval_s, scrapes, failed_scrapes, resets_s (restarts that were seen), notes;
+                       engines (what answered, by its trimaran_engine_info); window, whole_run (both null
+                       where nothing was read) and series
     notes              what made the load another one than was asked for, such as a lost worker
     verdict            outcome (passed | failed | invalid), passed, reasons, invalid (those of the reasons
                        that make the run invalid), checks [name, setting, limit, measured, unit, at_least,
@@ -53,6 +54,7 @@ from loadtests.durations import format_duration
 from loadtests.failures import FAILURE_KINDS
 from loadtests.measurement import Measurement
 from loadtests.metrics.catalog import request_metrics, run_metrics
+from loadtests.metrics.client_cpu import ClientCpu
 from loadtests.slo import Verdict
 
 __all__ = ["SCHEMA_VERSION", "LoadTestResult", "results_dict"]
@@ -188,9 +190,7 @@ def results_dict(
         "series": [bucket.as_dict() for bucket in measurement.series],
         "latency_series": measurement.latency_series,
         "load_generator": {
-            "cpu_seconds": round(cpu_seconds, 3),
-            "cpu_cores": round(cpu_seconds / seconds, 3) if seconds else None,
-            "cpu_ms_per_1k_tokens": round(1e6 * cpu_seconds / tokens, 3) if tokens else None,
+            **ClientCpu(cpu_seconds, seconds, tokens).as_dict(),
             "loop_lag": loop_lag and {name: loop_lag[name] for name in ("count", "p50", "p95", "p99", "max")},
             "workers": workers,
         },

@@ -31,6 +31,7 @@ from loadtests.result import LoadTestResult, results_dict
 from loadtests.server_metrics.scraper import Scraper
 from loadtests.server_metrics.summary import NOT_READ, server_metrics
 from loadtests.slo import Verdict, judge
+from loadtests.slo_names import settings_of
 from loadtests.validity import (
     cpu_notes,
     lag_notes,
@@ -177,6 +178,7 @@ def judge_measurement(
         invalid=[*lateness_problems(config, measurement), *problems],
         comparisons=comparisons,
         floors=measurement.floors,
+        settings=settings_of(config.slo),
     )
 
 

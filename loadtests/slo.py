@@ -20,7 +20,7 @@ class Check:
     name: str
     """Such as ``ttft p95``."""
     setting: str
-    """The option that set the limit, such as ``--max-ttft-p95``."""
+    """What set the limit, such as ``--max-ttft-p95`` or ``slo: ttft_p95``."""
     limit: float
     """Largest value that passes, or the smallest: nanoseconds, or a share."""
     measured: float | None
@@ -119,6 +119,7 @@ def judge(
     invalid: Sequence[str] = (),
     comparisons: Sequence[Comparison] = (),
     floors: Mapping[str, Summary | None] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Hold every limit against what was measured.
 
@@ -135,14 +136,24 @@ def judge(
         comparisons: with the baseline (``comparison.py``).
         floors: metric tag -> its distribution with the least that requests without an end would have taken.
             A server that is too slow to answer must not pass for the answers that it had time for.
+        settings: what set a limit, by the name of its check, where it was not its option
+            (``slo_names.settings_of``).
     """
-    checks = [Check("failure rate", "--max-failure-rate", max_failure_rate, failure_rate, "share")]
+
+    def written(name: str, option: str) -> str:
+        return (settings or {}).get(name, option)
+
+    failures = written("failure rate", "--max-failure-rate")
+    checks = [Check("failure rate", failures, max_failure_rate, failure_rate, "share")]
     if min_goodput is not None:
-        checks.append(Check("goodput", "--min-goodput", min_goodput, goodput, "share", at_least=True))
+        setting = written("goodput", "--min-goodput")
+        checks.append(Check("goodput", setting, min_goodput, goodput, "share", at_least=True))
     for (metric, statistic), limit in latency_limits.items():
         summary = summaries.get(metric)
         measured = None if summary is None else getattr(summary, statistic)
-        checks.append(Check(f"{metric} {statistic}", f"--max-{metric}-{statistic}", limit, measured, "ns"))
+        setting = written(f"{metric} {statistic}", f"--max-{metric}-{statistic}")
+        shown = f"{metric} {'p99.9' if statistic == 'p999' else statistic}"
+        checks.append(Check(shown, setting, limit, measured, "ns"))
     checks = [_with_floor(check, summaries, floors or {}) for check in checks]
     return Verdict(tuple(checks), successful_requests, tuple(invalid), tuple(comparisons))
 

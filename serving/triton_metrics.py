@@ -11,12 +11,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from pathlib import PurePath
 from typing import Any, Literal, get_args
 
+from checkpoints.manifest import Manifest
+from serving.engine.config import EngineConfig
 from serving.engine.contract import Capacity, Counters
 from serving.engine.observations import Observations, Quantity
 
-__all__ = ["HISTOGRAM_BUCKETS", "ModelMetrics", "Outcome"]
+__all__ = ["HISTOGRAM_BUCKETS", "ModelMetrics", "Outcome", "engine_facts"]
 
 Outcome = Literal["ok", "cancelled", "invalid", "unavailable", "error"]
 """How a request ended: answered; left by its client; refused for what it asked; refused or lost for want of
@@ -74,6 +77,28 @@ _COUNTERS = {
 _HEARTBEAT_SECONDS = 1.0
 
 
+def engine_facts(config: EngineConfig, manifest: Manifest, manifest_sha256: str) -> dict[str, str]:
+    """Return what is served, as the labels of ``trimaran_engine_info``.
+
+    Args:
+        config: ``engine.json`` of the version.
+        manifest: of the checkpoint in it.
+        manifest_sha256: of that manifest's file, the name by which later stages know the checkpoint.
+    """
+    base = PurePath(manifest.base.source)
+    return {
+        "engine": config.engine,
+        "weights": config.weights,
+        "kv_dtype": config.kv_dtype,
+        "max_context": str(config.max_context),
+        # Where somebody keeps the files is nobody else's concern.
+        "base": base.name if base.is_absolute() else str(base),
+        "checkpoint": manifest.kind if manifest.method is None else f"{manifest.kind}, {manifest.method}",
+        "manifest_sha256": manifest_sha256,
+        "trimaran": config.trimaran_version,
+    }
+
+
 class ModelMetrics:
     """Metrics of one model version.
 
@@ -84,6 +109,7 @@ class ModelMetrics:
         counters: of the engine.
         observations: of the engine loop.
         queue_limit: ``max_queue_size`` of the model's queue policy.
+        facts: of ``engine_facts``.
     """
 
     def __init__(
@@ -95,6 +121,7 @@ class ModelMetrics:
         observations: Observations,
         *,
         queue_limit: int,
+        facts: dict[str, str],
     ) -> None:
         self._counters = counters
         self._observations = observations
@@ -114,6 +141,14 @@ class ModelMetrics:
             quantity: metric(name, text, kinds.HISTOGRAM, buckets=[float(edge) for edge in buckets])
             for quantity, (name, text, buckets) in _HISTOGRAMS.items()
         }
+        info = pb_utils.MetricFamily(
+            name="trimaran_engine_info",
+            description="What is served, in its labels; always 1",
+            kind=kinds.GAUGE,
+        )
+        self._families.append(info)
+        self._info = info.Metric(labels={**labels, **facts})
+        self._info.set(1.0)
         outcomes = pb_utils.MetricFamily(
             name="trimaran_requests_total", description="Requests by how they ended", kind=kinds.COUNTER
         )

@@ -23,7 +23,7 @@ def server_charts(results: Mapping[str, Any]) -> list[Chart]:
     found = results["server_metrics"]
     if found["window"] is None:
         return []
-    charts = [_first_token(results), _batches(found["window"])]
+    charts = [_first_token(results), _batches(found["window"]), _from_batcher(found["window"])]
     charts += [
         _timeline(results, "Batches", "mean per reading", (
             ("decoded together", "batch_size", "one"),
@@ -151,6 +151,24 @@ def _batches(window: Mapping[str, Any]) -> Chart | None:
     title = "Batch sizes of the engine"
     drawn = column_chart(labels[: last + 1], values, title, "requests together", "decode steps")
     return Chart(title, f"share of decode steps · mean {found['mean']:.1f}", Markup(drawn))
+
+
+def _from_batcher(window: Mapping[str, Any]) -> Chart | None:
+    """Return the chart of what Triton's dynamic batcher handed over together; sizes in powers of two."""
+    found = window.get("batch_sizes")
+    if found is None:
+        return None
+    counts = [0.0] * ((max(found["sizes"]) - 1).bit_length() + 1)
+    for size, count in zip(found["sizes"], found["counts"], strict=True):
+        counts[(size - 1).bit_length()] += count
+    labels = [
+        str(2**place) if place < 2 else f"{2 ** (place - 1) + 1}–{2**place}" for place in range(len(counts))
+    ]
+    total = sum(counts)
+    handed = sum(size * count for size, count in zip(found["sizes"], found["counts"], strict=True))
+    title = "Batches of Triton's batcher"
+    drawn = column_chart(labels, [count / total for count in counts], title, "requests together", "batches")
+    return Chart(title, f"share of the batches · mean {handed / total:.1f}", Markup(drawn))
 
 
 def _timeline(

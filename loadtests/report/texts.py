@@ -8,8 +8,9 @@ from typing import Any
 
 from loadtests.durations import format_duration
 from loadtests.metrics.catalog import request_metrics, run_metrics
+from loadtests.metrics.client_cpu import ClientCpu
 from loadtests.metrics.metric import RequestMetric, RunMetric
-from loadtests.report.model_config import batching_text
+from loadtests.report.endpoint_facts import endpoint_facts
 from loadtests.workloads.text import generation_text, prompts_text
 
 __all__ = [
@@ -159,8 +160,6 @@ def failure_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the facts of the run in groups of (name, value)."""
     config, machine, requests = results["config"], results["machine"], results["requests"]
-    server = results["server"]
-    loaded = ", ".join(map(str, server.get("model_versions") or []))
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     generator = results["load_generator"]
     cost = generator["cpu_ms_per_1k_tokens"]
@@ -186,13 +185,6 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
             + (f", {requests['unsent']} never sent" if requests["unsent"] else ""),
         ),
     ]
-    endpoint = [
-        ("URL", config["url"]),
-        ("Protocol", config["protocol"]),
-        ("Model", f"{config['model']}, version {loaded or _MISSING}"),
-        ("Server", f"{server.get('server') or 'unknown'} {server.get('server_version') or ''}".strip()),
-        *_config_facts(server.get("model_config")),
-    ]
     client = [
         ("Processor", f"{machine['cpu']}, {machine['cores']} cores"),
         ("Memory", f"{machine['memory_bytes'] / 2**30:.0f} GiB"),
@@ -211,33 +203,19 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
     if workers := generator["workers"]:
         busiest_s = max(worker["cpu_seconds"] for worker in workers)
         client.append(("Workers", f"{len(workers)}, the busiest {busiest_s:.1f} s CPU"))
-    return [("Endpoint", endpoint), ("Load", workload), ("Load generator", client)]
+    return [("Endpoint", endpoint_facts(results)), ("Load", workload), ("Load generator", client)]
 
 
 def notes() -> list[tuple[str, str]]:
     """Return every metric with its definition, from the docstring that stands beside its code."""
-    metrics: list[type[RequestMetric] | type[RunMetric]] = [
+    metrics: list[type[RequestMetric] | type[RunMetric] | type[ClientCpu]] = [
         *(type(metric) for metric in request_metrics()),
         *run_metrics(),
+        ClientCpu,
     ]
     return [
         (metric.header, " ".join(inspect.cleandoc(metric.__doc__ or "").replace("``", "").split()))
         for metric in metrics
-    ]
-
-
-def _config_facts(config: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    if config is None:
-        return []
-    groups = config.get("instance_group") or []
-    instances = ", ".join(
-        f"{group.get('count', 1)} on {str(group.get('kind', 'KIND_AUTO')).removeprefix('KIND_')}"
-        for group in groups
-    )
-    return [
-        ("Backend", str(config.get("backend") or config.get("platform") or _MISSING)),
-        ("Batching", batching_text(config)),
-        ("Instances", instances or _MISSING),
     ]
 
 

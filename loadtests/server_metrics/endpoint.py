@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 import urllib.request
+from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -71,8 +72,8 @@ def find_metrics(url: str, model: str, setting: str, ca_file: Path | None) -> tu
     return urls, []
 
 
-def fetch(url: str, ca_file: Path | None, timeout_s: float) -> str:
-    """Return the text of a metrics endpoint. Proxies are not asked: the load does not go through them either.
+def fetch(url: str, ca_file: Path | None, timeout_s: float, headers: Mapping[str, str] | None = None) -> str:
+    """Return the text at a URL of the server. Proxies are not asked: nor does the load go through them.
 
     Raises:
         OSError: it does not answer in time, or not with 200.
@@ -83,7 +84,8 @@ def fetch(url: str, ca_file: Path | None, timeout_s: float) -> str:
         handlers.append(urllib.request.HTTPSHandler(context=context))
     opener = urllib.request.build_opener(*handlers)
     try:
-        with opener.open(url, timeout=timeout_s) as response:
+        request = urllib.request.Request(url, headers=dict(headers or {}))
+        with opener.open(request, timeout=timeout_s) as response:
             body: bytes = response.read()
     except HTTPException as error:  # something else than HTTP, such as a port of gRPC
         raise OSError(f"no HTTP: {type(error).__name__} {error}") from error

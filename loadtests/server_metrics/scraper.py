@@ -15,6 +15,7 @@ from types import TracebackType
 
 import loadtests
 from loadtests.config import LoadTestConfig
+from loadtests.credentials import read_credentials
 from loadtests.server_metrics.endpoint import find_metrics
 from loadtests.server_metrics.snapshot import Snapshot, read_snapshots
 
@@ -39,6 +40,8 @@ class Scraper:
         self.interval_s = config.metrics_interval_ns / 1e9
         self._order = {
             "urls": self.urls,
+            "targets": config.url,
+            "headers": read_credentials(config).headers,
             "model": config.model,
             "interval_s": self.interval_s,
             "ca_file": None if config.ca_file is None else str(config.ca_file.absolute()),

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from loadtests.metrics.metric import Window
+from loadtests.server_metrics.batch_sizes import batch_sizes
+from loadtests.server_metrics.engines import engine_facts
 from loadtests.server_metrics.gauges import GAUGES, gauges
 from loadtests.server_metrics.growth import Growth, increase, mean, since
 from loadtests.server_metrics.snapshot import Key, Snapshot
@@ -15,7 +17,7 @@ __all__ = ["NOT_READ", "server_metrics"]
 
 NOT_READ: dict[str, Any] = {
     "urls": [], "interval_s": None, "scrapes": 0, "failed_scrapes": 0, "resets_s": [], "notes": [],
-    "window": None, "whole_run": None, "series": [],
+    "engines": [], "window": None, "whole_run": None, "series": [],
 }  # fmt: skip
 """What stands there when nothing was read."""
 
@@ -52,7 +54,7 @@ def server_metrics(
     growth = Growth((origin_ns + window.start_ns, origin_ns + window.end_ns))
     series: list[dict[str, float | None]] = []
     seen: dict[str, list[float]] = {tag: [] for tag in GAUGES}
-    scrapes, failures = 0, []
+    scrapes, failures, engines = 0, [], []
     for snapshot in snapshots:
         if snapshot.failure is not None:
             failures.append(snapshot.failure)
@@ -61,6 +63,8 @@ def server_metrics(
         time_ns, before_ns = snapshot.time_ns - origin_ns, growth.last_ns - origin_ns
         first = growth.first_ns is None
         grown, now = growth.take(snapshot), gauges(snapshot.values)
+        # One that was loaded again in the midst of the run is another one, and both answered.
+        engines += [facts for facts in engine_facts(snapshot.values) if facts not in engines]
         if window.holds(time_ns):
             for tag, value in now.items():
                 if value is not None:
@@ -76,6 +80,7 @@ def server_metrics(
         "failed_scrapes": len(failures),
         "resets_s": [round((when - origin_ns) / 1e9, 3) for when in growth.resets],
         "notes": list(notes),
+        "engines": engines,
     }
     if scrapes < 2:
         return found if not urls else {**found, "notes": [*notes, _nothing(failures)]}
@@ -112,6 +117,7 @@ def _counted(growth: Mapping[Key, float], seconds: float) -> dict[str, Any]:
         "requests_per_batch": mean(
             increase(growth, "nv_inference_count"), increase(growth, "nv_inference_exec_count")
         ),
+        "batch_sizes": batch_sizes(growth),
         "queue_ns_per_request": mean(increase(growth, "nv_inference_queue_duration_us"), requests, 1e3),
         "prompt_tokens": increase(growth, "trimaran_prompt_tokens_total"),
         "output_tokens": tokens,

@@ -181,7 +181,7 @@ class SweepConfig(LoadTestConfig):
                 f"{lowest * self.measured_s:.3g} requests in a point, which says nothing; the least is "
                 f"{_FEWEST_REQUESTS}: raise it, or point_duration: {self.point_duration}"
             )
-        if self.loads is None and not self.latency_limits() and self.min_goodput is None:
+        if self.loads is None and not self.latency_limits() and self.goodput_limit is None:
             # Above its capacity an open loop only makes answers later and later, which breaks nothing else.
             raise ConfigError(
                 "over: rate needs a limit that a rate too high breaks: set max_ttft_p95, another limit on a "

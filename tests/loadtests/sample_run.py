@@ -18,7 +18,8 @@ from loadtests.process import LoadRun
 from loadtests.record import Record
 from loadtests.report.page import render_report
 from loadtests.run import write_everything
-from loadtests.server_metrics.snapshot import Snapshot, parse_metrics
+from loadtests.server_metrics.batch_sizes import BATCHES
+from loadtests.server_metrics.snapshot import Key, Snapshot, parse_metrics
 from loadtests.server_metrics.summary import server_metrics
 
 __all__ = ["MS", "SCHEMA", "check_schema", "metrics_page", "sample_page", "sample_results", "write_run"]
@@ -34,6 +35,13 @@ MODEL_CONFIG = {
     },
     "instance_group": [{"name": "engine", "kind": "KIND_CPU", "count": 1}],
     "input": [{"name": "text_input", "data_type": "TYPE_STRING", "dims": ["1"], "optional": True}],
+}  # fmt: skip
+
+
+ENGINE = {
+    "engine": "openvino", "weights": "int8", "kv_dtype": "u8", "max_context": "2048",
+    "base": "HuggingFaceTB/SmolLM2-135M-Instruct", "checkpoint": "merged, lora",
+    "manifest_sha256": "3f9c2a4be1d0" + 52 * "7", "trimaran": "1.0.0",
 }  # fmt: skip
 
 
@@ -116,7 +124,9 @@ def metrics_page(second: float) -> str:
             f'{batch}_bucket{{le="+Inf"}}': steps,
         },
     }
-    lines = ["# TYPE nv_cpu_utilization gauge", f"nv_cpu_utilization {0.5 + 0.01 * (second % 20)}"]
+    facts = "".join(f',{name}="{value}"' for name, value in ENGINE.items())
+    lines = ["# TYPE trimaran_engine_info gauge", f"trimaran_engine_info{{{label}{facts}}} 1"]
+    lines += ["# TYPE nv_cpu_utilization gauge", f"nv_cpu_utilization {0.5 + 0.01 * (second % 20)}"]
     lines += ["# TYPE nv_cpu_memory_used_bytes gauge", f"nv_cpu_memory_used_bytes {5e9 + 1e7 * second}"]
     for kind, series in samples.items():
         family = ""
@@ -131,11 +141,20 @@ def metrics_page(second: float) -> str:
     return "\n".join(lines) + "\n"
 
 
+def handed_over(second: float) -> dict[Key, float]:
+    """Return what Triton's statistics say of its batches after so many seconds."""
+    shares = {1: 6, 2: 3, 3: 1, 7: 0.5}
+    return {
+        Key(0, BATCHES, (("batch_size", str(size)), ("model", "llm"), ("version", "3")), True): share * second
+        for size, share in shares.items()
+    }
+
+
 def sample_results(folder: Path) -> dict[str, Any]:
     """Return the results of a run beside what the server says of it."""
     results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     snapshots = [
-        Snapshot(second * 1000 * MS, parse_metrics(metrics_page(second), "llm"))
+        Snapshot(second * 1000 * MS, parse_metrics(metrics_page(second), "llm") | handed_over(second))
         for second in range(-1, SECONDS + 3)
     ]
     window = results["window"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -23,16 +24,37 @@ CANNOT = {
 }
 
 
+def expected(protocol: str) -> dict[str, str]:
+    return {model: kind for model, kind in script.FAILING.items() if model not in CANNOT[protocol]}
+
+
+@pytest.fixture(scope="module")
+def sorting(http_url: str, grpc_url: str) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """A process for each protocol that asks every model; all at once, since they mostly wait."""
+    running = {}
+    for protocol in CANNOT:
+        url = grpc_url if protocol == "grpc" else http_url
+        command = [sys.executable, "-m", "tests.loadtests.sort_failures", url, protocol, "llm"]
+        running[protocol] = subprocess.Popen(
+            [*command, *expected(protocol)],
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    yield running
+    for process in running.values():
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.locust
 @pytest.mark.parametrize("protocol", CANNOT)
-def test_a_failed_request_is_sorted_by_kind(protocol: str, http_url: str, grpc_url: str) -> None:
-    expected = {model: kind for model, kind in script.FAILING.items() if model not in CANNOT[protocol]}
-    url = grpc_url if protocol == "grpc" else http_url
-    command = [sys.executable, "-m", "tests.loadtests.sort_failures", url, protocol, "llm", *expected]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert {model: kind for model, (kind, _) in found.items()} == {"llm": None, **expected}
+def test_a_failed_request_is_sorted_by_kind(protocol: str, sorting: dict[str, subprocess.Popen[str]]) -> None:
+    out, err = sorting[protocol].communicate(timeout=60)
+    assert sorting[protocol].returncode == 0, err
+    found = json.loads(out)
+    assert {model: kind for model, (kind, _) in found.items()} == {"llm": None, **expected(protocol)}
     assert all(detail for model, (_, detail) in found.items() if model != "llm")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests import protocols
 from tests.loadtests import script
 from tests.loadtests.conftest import ROOT
 
@@ -50,6 +51,60 @@ def test_headless_locust_speaks_grpc(tmp_path: Path, grpc_url: str) -> None:
     assert found["config"]["stop_timeout"] == "5s"
     assert (found["server"]["server"], found["server"]["model_versions"]) == ("scripted", ["1"])
     assert (tmp_path / "results" / "report.html").is_file()
+
+
+# What Locust does with -t when our listener has come back, after a long preparation.
+ALARM = """
+import time
+from types import SimpleNamespace
+import gevent
+import loadtests.locustfile as locustfile
+
+def prepare(environment):
+    end_s = time.monotonic() + 1
+    while time.monotonic() < end_s:
+        pass
+    return SimpleNamespace(listen=lambda: None)
+
+locustfile.StockRun = prepare
+options = SimpleNamespace(user_classes=["ours"], arrivals="closed")
+locustfile._listen(SimpleNamespace(parsed_options=options, runner=None))
+begun_s = time.monotonic()
+gevent.spawn_later(0.6, lambda: None).join()
+print(time.monotonic() - begun_s)
+"""
+
+
+def test_a_test_is_not_shorter_by_what_was_prepared_before_it() -> None:
+    done = subprocess.run([sys.executable, "-c", ALARM], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 0.55
+
+
+def test_headless_locust_speaks_every_other_protocol(tmp_path: Path, http_url: str) -> None:
+    kinds = ("generate", "infer", "openai_chat", "openai_chat_unary", "openai_completions",
+             "openai_completions_unary")  # fmt: skip
+    assert {*kinds, "generate_stream", "grpc"} == set(protocols.names())
+    running = {}
+    try:
+        for kind in kinds:  # all at once: each waits for the server most of the time
+            url = f"{http_url}/v1" if kind.startswith("openai") else http_url
+            options = ["--headless", "-u", "2", "-r", "2", "-t", "4s", "-s", "5", "--host", url]
+            with (tmp_path / f"{kind}.log").open("w") as sink:
+                command = [*COMMAND, *options, "--protocol", kind, "--results", kind]
+                running[kind] = subprocess.Popen(command, cwd=tmp_path, stdout=sink, stderr=sink)
+        for kind, process in running.items():
+            assert process.wait(timeout=60) == 0, (tmp_path / f"{kind}.log").read_text(encoding="utf-8")
+            found = json.loads((tmp_path / kind / "results.json").read_text(encoding="utf-8"))
+            assert found["requests"]["ok"] > 0
+            assert found["requests"]["failed"] == 0
+            assert found["metrics"]["output_tokens"]["p50"] == script.TOKENS
+            streams = kind in ("openai_chat", "openai_completions")
+            assert (found["metrics"]["ttft"] is not None) == streams
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
 
 
 def test_failures_reach_locusts_own_statistics(tmp_path: Path, http_url: str) -> None:

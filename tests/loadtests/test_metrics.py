@@ -8,7 +8,9 @@ import pytest
 
 from loadtests.measurement import measure
 from loadtests.metrics.catalog import request_metrics, run_metrics
+from loadtests.metrics.client_cpu import ClientCpu
 from loadtests.record import Record
+from loadtests.report.texts import notes
 
 SECOND = 1_000_000_000
 
@@ -175,3 +177,13 @@ def test_every_metric_states_its_formula() -> None:
 def test_a_record_is_text_that_can_be_written_whatever_a_server_said() -> None:
     found = record(0, outcome="failed", failure="5xx", detail="海 and half a \ud83d pair").to_line()
     assert "海 and half a ? pair" in found.encode().decode()
+
+
+def test_the_client_s_cpu_is_per_second_and_per_token() -> None:
+    assert ClientCpu(1.5, 30.0, 2500).as_dict() == {
+        "cpu_seconds": 1.5, "cpu_cores": 0.05, "cpu_ms_per_1k_tokens": 600.0,
+    }  # fmt: skip
+    nothing = ClientCpu(0.1, 0.0, 0)
+    assert (nothing.cores, nothing.ms_per_1k_tokens) == (None, None)
+    # Like every metric it is told in the report, by its own words.
+    assert dict(notes())["Client CPU"].startswith("cpu_seconds / seconds cores")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from checkpoints.manifest import manifest_sha256, read_manifest
 from loadtests.config import LoadTestConfig
 from loadtests.errors import EndpointError
 from loadtests.record import read_records
@@ -30,6 +31,21 @@ def server(
     exported(sealed_llama(tmp_path_factory.mktemp("llm") / "checkpoint", tiny_tokenizer), repository)
     with TritonServer(repository) as running:
         yield running
+
+
+def test_the_report_names_the_checkpoint_that_was_served(server: TritonServer, tmp_path: Path) -> None:
+    config = LoadTestConfig(
+        url=server.http_url, max_requests=2, users=1, max_tokens=2, metrics_url=server.metrics_url,
+        output=tmp_path / "out",
+    )  # fmt: skip
+    results = json.loads(run_load_test(config).results_json.read_text(encoding="utf-8"))
+    # Two answers of two tokens are over before anybody looks whether users are there; the run ends anyway.
+    assert results["window"]["ended_by"] == "max_requests"
+    (engine,) = results["server_metrics"]["engines"]
+    served = server.repository / "llm" / "1" / "checkpoint"
+    assert engine["manifest_sha256"] == manifest_sha256(served)
+    # Where the files of the base are is nobody else's concern.
+    assert engine["base"] == Path(read_manifest(served).base.source).name
 
 
 @pytest.mark.parametrize("protocol", ["generate", "generate_stream", "grpc", "infer"])
@@ -91,6 +107,12 @@ def check_what_the_server_says(result: LoadTestResult) -> None:
     assert sum(batches["counts"]) == pytest.approx(batches["count"], abs=0.02)  # rounded to 0.001 each
     assert sum(batches["counts"][batches["edges"].index(4) + 1 :]) == 0
     assert 1 <= window["requests_per_batch"] <= 4
+    # What Triton's own statistics count adds up to what its metrics do.
+    sizes = window["batch_sizes"]
+    assert sum(sizes["counts"]) == pytest.approx(window["batches"], rel=0.01, abs=0.01)
+    handed = sum(size * count for size, count in zip(sizes["sizes"], sizes["counts"], strict=True))
+    assert handed == pytest.approx(window["inferences"], rel=0.01, abs=0.01)
+    assert max(sizes["sizes"]) <= 4
     assert window["queue_ns_per_request"] > 0
     assert 0 < window["gauges"]["running"]["max"] <= 4
     assert 0 < window["gauges"]["kv_share"]["max"] <= 1
@@ -99,6 +121,16 @@ def check_what_the_server_says(result: LoadTestResult) -> None:
     assert results["server"]["model_config"]["backend"] == "python"
     ttft = window["histograms"]["ttft"]
     assert 0 < ttft["mean"] < results["metrics"]["e2e"]["mean"] / 1e9
+    (engine,) = found["engines"]
+    assert (engine["model"], engine["version"], engine["engine"], engine["weights"]) == (
+        "llm",
+        "1",
+        "torch",
+        "fp32",
+    )
+    page = result.report_html.read_text(encoding="utf-8")
+    assert f"<dd>sha256 {engine['manifest_sha256'][:12]}</dd>" in page
+    assert "Batches of Triton&#39;s batcher" in page
     times = [moment["time_s"] for moment in found["series"]]
     assert times == sorted(times)
     assert len(times) >= 8

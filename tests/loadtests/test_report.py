@@ -15,12 +15,13 @@ from loadtests.metrics.distribution import Distribution
 from loadtests.process import LoadRun
 from loadtests.record import Record
 from loadtests.report.distribution import distribution_chart
+from loadtests.report.endpoint_facts import endpoint_facts
 from loadtests.report.model_config import batching_text, pbtxt
 from loadtests.report.scale import log_ticks, ticks
 from loadtests.report.server_charts import first_token_parts
 from loadtests.report.timeline import Track, timeline_chart
 from loadtests.run import write_everything
-from tests.loadtests.sample_run import MODEL_CONFIG, MS, sample_results, write_run
+from tests.loadtests.sample_run import ENGINE, MODEL_CONFIG, MS, sample_results, write_run
 
 EVIL = '<script>alert("1")</script> & co'
 
@@ -71,6 +72,20 @@ class Collected(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def test_the_run_s_facts_say_what_answered(tmp_path: Path) -> None:
+    results = sample_results(write_run(tmp_path / "run", seed=1))
+    found = dict(endpoint_facts(results))
+    assert found["Engine"] == "openvino, int8 weights, KV cache u8, context 2,048"
+    expected = "HuggingFaceTB/SmolLM2-135M-Instruct, merged, lora, exported by Trimaran 1.0.0"
+    assert found["Checkpoint"] == expected
+    assert found["Manifest"] == "sha256 3f9c2a4be1d0"
+    assert found["Batching"].startswith("dynamic, at most 8 requests")
+    assert results["server_metrics"]["engines"][0].items() >= ENGINE.items()
+    # A server without them, and results of a version that did not read them.
+    del results["server_metrics"]["engines"]
+    assert not {"Engine", "Checkpoint", "Manifest"} & dict(endpoint_facts(results)).keys()
 
 
 def test_the_numbers_of_the_run_are_on_the_page(tmp_path: Path) -> None:

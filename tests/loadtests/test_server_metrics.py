@@ -16,10 +16,11 @@ from loadtests.config import LoadTestConfig
 from loadtests.errors import ConfigError, EndpointError
 from loadtests.metrics.metric import Window
 from loadtests.server_metrics import endpoint
+from loadtests.server_metrics.batch_sizes import BATCHES, BatchSizes
 from loadtests.server_metrics.endpoint import find_metrics
 from loadtests.server_metrics.gauges import gauges
 from loadtests.server_metrics.scraper import Scraper
-from loadtests.server_metrics.snapshot import Snapshot, SnapshotWriter, parse_metrics, read_snapshots
+from loadtests.server_metrics.snapshot import Key, Snapshot, SnapshotWriter, parse_metrics, read_snapshots
 from loadtests.server_metrics.summary import server_metrics
 from tests.loadtests.metrics_server import Growing, page, published
 
@@ -76,6 +77,43 @@ def test_a_model_that_passes_requests_on_has_the_engine_of_the_other() -> None:
     found = gauges(parse_metrics(text, "llm_infer"))
     assert (found["running"], found["queued"]) == (3, 3 + 2)
     assert gauges(parse_metrics(text, "llm"))["queued"] == 3
+
+
+def test_what_is_served_is_told_of_the_versions_that_are_loaded() -> None:
+    def info(version: int, weights: str) -> str:
+        return f'trimaran_engine_info{{model="llm",version="{version}",weights="{weights}"}} 1\n'
+
+    kind = "# TYPE trimaran_engine_info gauge\n"
+    pages: list[tuple[float, str | None]] = [
+        (0, page(0) + kind + info(0, "int4") + info(1, "bf16")),
+        (1, page(5) + kind + info(0, "int4") + info(1, "int8")),
+        (2, page(9) + kind + info(0, "int4") + info(1, "int8")),
+    ]
+    # Version 0 was unloaded; version 1 was exported again and loaded while the load ran.
+    assert [facts["weights"] for facts in summed(pages, (0, 2), answered=9)["engines"]] == ["bf16", "int8"]
+    assert summed([(0, page(0)), (1, page(9))], (0, 1), answered=9)["engines"] == []
+
+
+def test_sizes_of_batches_are_those_of_the_window() -> None:
+    def look(when: float, ones: int, fours: int) -> Snapshot:
+        sizes = {
+            Key(0, BATCHES, (("batch_size", size), ("model", "llm"), ("version", "1")), True): float(count)
+            for size, count in (("1", ones), ("4", fours))
+        }
+        return Snapshot(round(when * SECOND), parse_metrics(page(ones), "llm") | sizes)
+
+    found = server_metrics(
+        [look(0, 100, 7), look(1, 110, 7), look(2, 130, 12)], origin_ns=0, window=Window(SECOND, 2 * SECOND),
+        urls=["u"], interval_s=1.0, answered=30,
+    )  # fmt: skip
+    assert found["window"]["batch_sizes"] == {"sizes": [1, 4], "counts": [20.0, 5.0]}
+    assert summed([(0, page(0)), (1, page(9))], (0, 1), answered=9)["window"]["batch_sizes"] is None
+
+
+def test_a_server_without_statistics_is_asked_for_them_once(http_url: str) -> None:
+    batches = BatchSizes(f"{http_url},grpc://127.0.0.1:1", "llm", {}, None)
+    assert batches.read(1.0) == {}
+    assert batches._asks == {}
 
 
 def test_a_restart_is_said_and_loses_nothing_that_was_seen() -> None:

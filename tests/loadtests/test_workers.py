@@ -18,16 +18,11 @@ from typing import Any
 
 import pytest
 
-from loadtests.config_json import config_from_json
-from loadtests.credentials import Credentials
 from loadtests.loop_lag import INTERVAL_NS
 from loadtests.record import Record, read_records
-from loadtests.workloads.source import load_prompts
-from loadtests.workloads.workload import make_workload
 from tests.loadtests.conftest import ROOT
 from tests.loadtests.sample_run import check_schema
 from tests.loadtests.script import FIRST_S, TOKENS
-from tests.tiny_models import build_tiny_tokenizer
 
 pytestmark = pytest.mark.locust
 COMMAND = [sys.executable, "-m", "loadtests.locust_command"]
@@ -136,39 +131,6 @@ def test_a_broken_limit_is_exit_code_1_of_the_master_alone(run: Run) -> None:
     report = (run.folder / "out" / "report.html").read_text(encoding="utf-8")
     assert reason in report
     assert "2, the busiest" in report
-
-
-def test_workers_share_one_schedule(tmp_path: Path, http_url: str) -> None:
-    load = ("-u", "20", "-r", "20", "-t", "3s", "-s", "5", "--host", http_url, "--results", "out")
-    arrivals = ("--arrivals", "constant", "--rate", "20", "--max-lateness-p99", "1us")
-    build_tiny_tokenizer().backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
-    made = ("--workload", "synthetic", "--tokenizer", "tokenizer.json", "--input-tokens", "uniform:9..90")
-    asked = (*made, "--output-tokens", "uniform:6..30", "--temperature", "0.5", "--seed", "3")
-    with cluster(tmp_path, 2, *load, *arrivals, *asked) as processes:
-        run = collect(tmp_path, processes)
-    shares = run.results["load_generator"]["workers"]
-    assert [share["index"] for share in shares] == [0, 1]
-    assert abs(shares[0]["requests"] - shares[1]["requests"]) <= 2
-    # On the master's clock the arrivals are those of one process: every 50 ms, each of them once. How far the
-    # two clocks are off is known to the fastest message, so the bound is the one that a busy machine keeps.
-    due = sorted(record.asked_ns for record in run.records)
-    assert len(due) >= 10
-    for number, time_ns in enumerate(due):
-        assert abs(time_ns - number * 50_000_000) < 40_000_000
-    # What each place asks is what one process would have asked there.
-    config = config_from_json(run.results["config"])
-    workload = make_workload(
-        config, load_prompts(config), model="llm", request_timeout_s=1.0, credentials=Credentials()
-    )
-    assert len({record.sequence for record in run.records}) == len(run.records)
-    assert len({record.max_tokens for record in run.records}) > 5
-    for record in run.records:
-        request = workload.request(record.sequence)
-        assert (record.prompt, record.max_tokens) == (request.prompt.index, request.max_tokens)
-        assert record.input_tokens == request.prompt.tokens
-    # No timer is as good as a microsecond.
-    assert run.codes[0] == 4, run.log
-    assert "load test invalid: the run is invalid: lateness p99" in run.log
 
 
 def wait_for_users(folder: Path, master: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -14,8 +15,11 @@ import pytest
 
 from checkpoints.atomic import atomic_directory
 from checkpoints.loading import base_manifest, load_model, load_tokenizer
-from checkpoints.manifest import seal
+from checkpoints.manifest import manifest_sha256, seal
 from checkpoints.prompt import PromptEncoder
+from loadtests.config import LoadTestConfig
+from loadtests.record import read_records
+from loadtests.run import run_load_test
 from serving.client import TritonClient
 from serving.triton_server import TritonServer
 from tests.equality import Reference, assert_equal_tokens, generate_greedily
@@ -84,7 +88,7 @@ def server(
     request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TritonServer]:
     repository = tmp_path_factory.mktemp(request.param)
-    settings = {"engine": request.param, "max_context": 512, "infer_model": False, "fidelity": False}
+    settings = {"engine": request.param, "max_context": 512, "fidelity": False}
     exported(checkpoint, repository, **settings, threads=2)
     with TritonServer(repository) as server:
         yield server
@@ -117,3 +121,31 @@ def test_one_seed_repeats_itself(server: TritonServer) -> None:
         other = client.generate(**{**request, "seed": 12})
     assert first.output_ids == again.output_ids
     assert other.output_ids != first.output_ids
+
+
+PROTOCOLS = {"torch": ("generate_stream", "infer"), "openvino": ("generate", "grpc"), "onnx": ("grpc",)}
+"""By engine, so that each of Triton's is asked once: how a request comes is all the same to an engine."""
+
+
+def test_a_load_test_counts_what_the_real_model_answers(server: TritonServer, tmp_path: Path) -> None:
+    engine = server.repository.name.rstrip("0123456789")
+    for number, protocol in enumerate(PROTOCOLS[engine]):
+        config = LoadTestConfig(
+            url=f"grpc://{server.grpc_url.rpartition('/')[2]}" if protocol == "grpc" else server.http_url,
+            protocol=protocol, model="llm_infer" if protocol == "infer" else "llm", users=4, max_requests=8,
+            arrivals="closed" if number == 0 else "poisson", rate=None if number == 0 else 4, duration="120s",
+            max_lateness_p99="20s", max_tokens=12, slo="e2e_p99.9=100s,failure_rate=0",
+            metrics_url=server.metrics_url, metrics_interval="200ms", output=tmp_path / protocol,
+        )  # fmt: skip
+        result = run_load_test(config)
+        assert result.passed, (protocol, str(result))
+        results = json.loads(result.results_json.read_text(encoding="utf-8"))
+        records = list(read_records(result.requests_jsonl))
+        assert len(records) == results["requests"]["ok"] == 8
+        # Both sides count the same tokens, and the report names the model that made them.
+        told = results["server_metrics"]
+        assert told["whole_run"]["output_tokens"] == sum(record.output_tokens for record in records)
+        (facts,) = told["engines"]
+        assert (facts["engine"], facts["weights"]) == (engine, "fp32")
+        assert facts["manifest_sha256"] == manifest_sha256(server.repository / "llm" / "1" / "checkpoint")
+        assert (results["metrics"]["ttft"] is not None) == (protocol in ("generate_stream", "grpc"))

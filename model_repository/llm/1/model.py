@@ -17,7 +17,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from checkpoints.errors import CheckpointError, RequestError, TrimaranError
-from checkpoints.manifest import read_manifest
+from checkpoints.manifest import manifest_sha256, read_manifest
 from checkpoints.prompt import PromptEncoder
 from serving.cpus import engine_threads
 from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
@@ -27,7 +27,7 @@ from serving.engine.process.front_end import leave_out_torch
 from serving.engine.registry import load_engine
 from serving.engine.text_stream import Delta
 from serving.tensors import OUTPUTS
-from serving.triton_metrics import ModelMetrics
+from serving.triton_metrics import ModelMetrics, engine_facts
 from serving.triton_request import TritonRequest, read_request
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
@@ -81,6 +81,7 @@ class TritonPythonModel:
             self.loop.counters,
             self.loop.observations,
             queue_limit=queue.get("max_queue_size", 0),
+            facts=engine_facts(config, manifest, manifest_sha256(checkpoint)),
         )
         self.finished = threading.Event()
         self.watcher = threading.Thread(target=self.watch, name="watcher", daemon=True)
