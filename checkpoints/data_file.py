@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from checkpoints.errors import DataError
 
@@ -15,7 +15,7 @@ __all__ = ["open_data_file"]
 
 
 @contextmanager
-def open_data_file(path: Path) -> Iterator[IO[bytes]]:
+def open_data_file(path: Path) -> Iterator[io.BufferedIOBase]:
     """Open ``path`` for reading.
 
     Raises:
