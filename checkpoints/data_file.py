@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from checkpoints.errors import DataError
 
@@ -15,7 +15,7 @@ __all__ = ["open_data_file"]
 
 
 @contextmanager
-def open_data_file(path: Path) -> Iterator[io.BufferedIOBase]:
+def open_data_file(path: Path) -> Iterator[BinaryIO]:
     """Open ``path`` for reading.
 
     Raises:
@@ -23,7 +23,7 @@ def open_data_file(path: Path) -> Iterator[io.BufferedIOBase]:
     """
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as stream:
-            yield stream
+            yield cast("BinaryIO", stream)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except (EOFError, zlib.error) as error:
