@@ -4,11 +4,14 @@ The same rows (GSM8K), weights (SmolLM2-135M-Instruct in bf16), LoRA (rank 16, a
 and number of tokens for all; each trains two epochs in a process of its own, of which the second is
 measured. Rounds are interleaved, figures are medians.
 
-  python -m benchmarks.training
+  python -m benchmarks.training                      # about 25 minutes on two idle cores
   python -m benchmarks.training --peers ours-packed,trl-packed --rows 16 --rounds 1
+  python -m benchmarks.training --curve-only         # about 7: only whether all learn the same
 
-Results go to benchmarks/results/training.{json,md}. The last line printed is one JSON object of ratios,
-ours over theirs: "speed/PEER" of tokens per second, "memory/PEER" of peak memory.
+Then each trains some steps of all rows from one adapter, and the losses of a step must be the same but for
+bf16's rounding, or the exit code is 1. Results go to benchmarks/results/training.{json,md}. The last line
+printed is one JSON object of ratios, ours over theirs: "speed/PEER" of tokens per second, "memory/PEER" of
+peak memory.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median
@@ -29,8 +32,10 @@ from benchmarks.failures import PeerFailure
 from benchmarks.machine import machine_facts, measure_floors
 from benchmarks.preparation import make_setting, tell
 from benchmarks.setting import Setting
+from benchmarks.training_curve import TOLERANCE, measure_curves
 from benchmarks.training_peers.job import EPOCHS, Job
 from benchmarks.training_peers.trl import PINS
+from benchmarks.training_report import render_training
 from checkpoints.errors import TrimaranError
 from checkpoints.manifest import read_manifest
 
@@ -51,45 +56,41 @@ _LENGTH = 512
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parse(arguments)
+    target = options.output / "training"
     try:
         with make_setting(options.checkpoint, "bf16", threads=options.threads) as setting:
-            results = _run(options, setting)
+            if options.curve_only:
+                results = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+            else:
+                results = _run(options, setting)
+            if options.curve_steps:
+                results["curve"] = _curve(options, setting)
     except (TrimaranError, PeerFailure) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     options.output.mkdir(parents=True, exist_ok=True)
-    target = options.output / "training"
     target.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    page = _page(results)
+    page = render_training(results)
     target.with_suffix(".md").write_text(page, encoding="utf-8")
     print(page)
+    apart = results.get("curve", {}).get("largest_difference", 0.0)
+    if apart > TOLERANCE:
+        print(f"error: losses of a step are {apart:.2%} apart, {TOLERANCE:.0%} allowed", file=sys.stderr)
     print(json.dumps(results["ratios"]))
-    return 0
+    return int(apart > TOLERANCE)
 
 
 def _run(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
-    texts, rows = _rows(setting, options.rows)
-    tokens = sum(map(len, rows))
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in options.peers}
     with tempfile.TemporaryDirectory(prefix="training-", dir=setting.cache) as folder:
-        jsonl = Path(folder) / "rows.jsonl"
-        jsonl.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+        jobs = _jobs(options.peers, setting, options.rows, Path(folder))
+        rows = next(iter(jobs.values()))[1].rows
+        tokens = sum(map(len, rows))
         for number in range(options.rounds):
             # Every other round backwards: no peer always comes after the same one.
             for name in options.peers if number % 2 == 0 else reversed(options.peers):
-                module, packing, batch = PEERS[name]
-                job = Job(
-                    checkpoint=str(setting.checkpoint),
-                    rows=rows,
-                    texts=str(jsonl),
-                    packing=packing,
-                    length=_LENGTH,
-                    batch=batch,
-                    threads=setting.threads,
-                    rank=16,
-                    learning_rate=2e-4,
-                    output=str(Path(folder) / f"{name}-{number}"),
-                )
+                module, job = jobs[name]
+                job = replace(job, output=str(Path(folder) / f"{name}-{number}"))
                 result = _train(setting, module, job, Path(folder) / "job.json")
                 found[name].append(result)
                 rate = tokens / result["seconds"]
@@ -118,6 +119,42 @@ def _run(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
         "peers": peers,
         "ratios": _ratios(peers),
     }
+
+
+def _curve(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="training-", dir=setting.cache) as folder:
+        jobs = _jobs(options.peers, setting, options.curve_rows, Path(folder))
+
+        def train(module: str, job: Job) -> dict[str, Any]:
+            return _train(setting, module, job, Path(folder) / "job.json")
+
+        return measure_curves(jobs, train, options.curve_steps, Path(folder))
+
+
+def _jobs(peers: Sequence[str], setting: Setting, count: int, folder: Path) -> dict[str, tuple[str, Job]]:
+    """Return the module and the job of each peer, on the same ``count`` rows."""
+    texts, rows = _rows(setting, count)
+    jsonl = folder / "rows.jsonl"
+    jsonl.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    jobs = {}
+    for name in peers:
+        module, packing, batch = PEERS[name]
+        jobs[name] = (
+            module,
+            Job(
+                checkpoint=str(setting.checkpoint),
+                rows=rows,
+                texts=str(jsonl),
+                packing=packing,
+                length=_LENGTH,
+                batch=batch,
+                threads=setting.threads,
+                rank=16,
+                learning_rate=2e-4,
+                output=str(folder / name),
+            ),
+        )
+    return jobs
 
 
 def _epoch_losses(losses: list[float]) -> list[float]:
@@ -177,37 +214,6 @@ def _ratios(peers: dict[str, Any]) -> dict[str, float]:
     return ratios
 
 
-def _page(results: dict[str, Any]) -> str:
-    machine = results["machine"]
-    rows = [
-        f"| {f'**{name}**' if name.startswith('ours') else name} | {facts['tokens_per_second']:.0f} | "
-        f"{facts['peak_rss'] / 1e9:.2f} | {facts['steps']} | {facts['epoch_losses'][0]:.3f} | "
-        f"{facts['epoch_losses'][1]:.3f} |"
-        for name, facts in sorted(results["peers"].items(), key=lambda one: one[1]["tokens_per_second"])
-    ]
-    return "\n".join(
-        [
-            "# Fine-tuning, side by side",
-            "",
-            f"Made by `python -m benchmarks.training` on {machine['cpu']}, {machine['cores']} cores "
-            f"({', '.join(machine['cpu_flags'])}), {results['threads']} threads. SmolLM2-135M-Instruct in "
-            f"bf16, LoRA of rank 16 on all linear layers, {results['rows']} rows of GSM8K with "
-            f"{results['tokens']} tokens, two epochs of which the second counts; medians of "
-            f"{results['rounds']} rounds. The floor by arithmetic is "
-            f"{results['floor_tokens_per_second']:.0f} tokens/s.",
-            "",
-            "| trainer | tokens/s | peak RSS, GB | steps | loss, first epoch | second epoch |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-            "Packed: sequences of 512 tokens, three a step; padded: eight rows a step. Ours are in bold. "
-            + ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-            + ".",
-            "",
-        ]
-    )
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training",
@@ -218,6 +224,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--peers", type=_peers, default=list(PEERS), metavar="A,B", help=f"of {', '.join(PEERS)}")
     add("--rows", type=int, default=32, metavar="N", help="rows to train on, at most 60 (default 32)")
     add("--rounds", type=int, default=3, metavar="N", help="interleaved rounds (default 3)")
+    add("--curve-rows", type=int, default=16, metavar="N", help="rows of a step of the curves (default 16)")
+    add("--curve-steps", type=int, default=6, metavar="N", help="steps of the curves, 0 for none (default 6)")
+    add("--curve-only", action="store_true", help="only the curves; the results that are there keep the rest")
     add("--threads", type=int, help="math threads (default: the cores)")
     add("--checkpoint", type=Path, help="another checkpoint with a manifest (default: SmolLM2-135M-Instruct)")
     add("--output", type=Path, metavar="FOLDER", default=Path(__file__).parent / "results",

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from checkpoints.data_file import open_data_file
 from checkpoints.errors import DataError
 
 __all__ = ["read_jsonl"]
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number from 1, row) of a UTF-8 file with one JSON object per line.
+    """Yield (line number from 1, row) of a UTF-8 file with one JSON object per line, packed (.gz) or not.
 
     Blank lines are skipped.
 
@@ -23,17 +24,14 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     path = Path(path)
     rows = 0
-    try:
-        # Bytes, because a decoding error of a text stream does not know its line.
-        with path.open("rb") as stream:
-            for number, raw in enumerate(stream, start=1):
-                # Windows tools put a byte-order mark in front.
-                raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-                if raw.strip():
-                    rows += 1
-                    yield number, _parse(raw, f"{path}:{number}")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    # Bytes, because a decoding error of a text stream does not know its line.
+    with open_data_file(path) as stream:
+        for number, raw in enumerate(stream, start=1):
+            # Windows tools put a byte-order mark in front.
+            raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+            if raw.strip():
+                rows += 1
+                yield number, _parse(raw, f"{path}:{number}")
     if not rows:
         raise DataError(f"{path} has no rows; expected one JSON object per line")
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.training_peers.job import EPOCHS, Job, answer
+from benchmarks.training_peers.job import Job, answer
 
 
 def adapted(job: Job) -> Any:
     """Return the model in bf16 with LoRA in fp32."""
+    from peft import PeftModel, get_peft_model
+
+    model = base(job)
+    if job.adapter is not None:
+        return PeftModel.from_pretrained(model, job.adapter, is_trainable=True)
+    return get_peft_model(model, lora(job))
+
+
+def base(job: Job) -> Any:
+    """Return the model in bf16."""
     import torch
-    from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(job.checkpoint, dtype=torch.bfloat16)
-    return get_peft_model(model, lora(job))
+    return AutoModelForCausalLM.from_pretrained(job.checkpoint, dtype=torch.bfloat16)
 
 
 def lora(job: Job) -> Any:
@@ -29,7 +37,8 @@ def arguments(job: Job) -> dict[str, Any]:
     return {
         "output_dir": job.output,
         "per_device_train_batch_size": job.batch,
-        "num_train_epochs": EPOCHS,
+        "gradient_accumulation_steps": job.accumulation,
+        "num_train_epochs": job.epochs,
         "learning_rate": job.learning_rate,
         "lr_scheduler_type": "constant",
         "logging_steps": 1,
@@ -47,7 +56,7 @@ def run(job: Job, clock: Any) -> None:
     """Train."""
     from transformers import (
         AutoTokenizer,
-        DataCollatorForLanguageModeling,
+        DataCollatorForSeq2Seq,
         Trainer,
         TrainingArguments,
     )
@@ -57,8 +66,10 @@ def run(job: Job, clock: Any) -> None:
     Trainer(
         model=adapted(job),
         args=TrainingArguments(**arguments(job)),
-        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
-        train_dataset=[{"input_ids": row} for row in job.rows],
+        # The collator for language models takes every token that pads out of the labels, and SmolLM2 pads
+        # with the token that ends a row: no end would be learned. This one pads the labels it is given.
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        train_dataset=[{"input_ids": row, "labels": row} for row in job.rows],
         callbacks=[clock],
     ).train()
 

@@ -35,6 +35,11 @@ class Job:
     rank: int
     learning_rate: float
     output: str
+    accumulation: int = 1
+    """Passes of a step, at most: a step ends with its epoch."""
+    epochs: int = EPOCHS
+    adapter: str | None = None
+    """The adapter to start from; by default each trainer draws its own."""
 
 
 def answer(run: Callable[[Job, Any], None]) -> None:
@@ -45,7 +50,7 @@ def answer(run: Callable[[Job, Any], None]) -> None:
     torch.set_num_threads(job.threads)
     clock = step_clock()
     run(job, clock)
-    measured = clock.seconds[len(clock.seconds) // EPOCHS :]
+    measured = clock.seconds[len(clock.seconds) // job.epochs :]
     result = {
         "seconds": sum(measured),
         "steps": len(clock.seconds),

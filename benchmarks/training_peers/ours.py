@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.training_peers.job import EPOCHS, Job, answer
+from benchmarks.training_peers.job import Job, answer
 
 
 def run(job: Job, clock: Any) -> None:
@@ -35,7 +35,9 @@ def run(job: Job, clock: Any) -> None:
             learning_rate=job.learning_rate,
             schedule="constant",
             batch_size=job.batch,
-            epochs=EPOCHS,
+            gradient_accumulation=job.accumulation,
+            epochs=job.epochs,
+            adapter=None if job.adapter is None else Path(job.adapter),
             save_steps=10**6,
             threads=job.threads,
         )

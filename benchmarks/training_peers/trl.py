@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.training_peers.hugging_face import arguments, lora
+from benchmarks.training_peers.hugging_face import adapted, arguments, base, lora
 from benchmarks.training_peers.job import Job, answer
 
 PINS = ("trl==1.16.0", "datasets==5.2.0")
@@ -13,18 +13,16 @@ PINS = ("trl==1.16.0", "datasets==5.2.0")
 
 def run(job: Job, clock: Any) -> None:
     """Train."""
-    import torch
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    model = AutoModelForCausalLM.from_pretrained(job.checkpoint, dtype=torch.bfloat16)
     SFTTrainer(
-        model=model,
+        model=base(job) if job.adapter is None else adapted(job),
         args=SFTConfig(**arguments(job), packing=job.packing, max_length=job.length),
         train_dataset=Dataset.from_dict({"input_ids": job.rows}),
         processing_class=AutoTokenizer.from_pretrained(job.checkpoint),
-        peft_config=lora(job),
+        peft_config=lora(job) if job.adapter is None else None,
         callbacks=[clock],
     ).train()
 

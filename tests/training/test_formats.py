@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,32 @@ def test_a_json_array_and_csv_are_read(tmp_path: Path) -> None:
     rows = read_rows(table)
     assert [(row.prompt, row.completion) for row in rows] == [("1, 2", "3"), ("two\nlines", "x")]
     assert rows[0].where == f"{table}:2"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.jsonl.gz", b'{"text": "a"}\n{"text": "b"}\n'),
+        ("rows.json.gz", b'[{"text": "a"}, {"text": "b"}]'),
+        ("rows.csv.gz", b"text\na\nb\n"),
+    ],
+)
+def test_files_packed_by_gzip_are_unpacked(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content))
+    assert [row.text for row in read_rows(path)] == ["a", "b"]
+    path.write_bytes(gzip.compress(content)[:-9])
+    with pytest.raises(DataError, match=r"rows\.\w+\.gz cannot be unpacked, it is damaged or cut off"):
+        read_rows(path)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot be read: Not a gzipped file"):
+        read_rows(path)
+
+
+def test_keys_of_a_turn_that_say_nothing_of_training_are_left_alone(tmp_path: Path) -> None:
+    turns = [{**turn, "name": "x", "id": 3, "weight": 1, "tool_calls": None} for turn in CHAT]
+    (row,) = read_rows(write_jsonl(tmp_path / "rows.jsonl", [{"messages": turns}]))
+    assert list(row.messages) == CHAT
 
 
 @pytest.mark.parametrize(
@@ -147,6 +174,19 @@ def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
         ({"messages": "hello"}, r":1: messages must be a list"),
         ({"messages": [{"role": "robot", "content": "a"}]}, r":1: messages\[0\].role is 'robot'"),
         ({"messages": [{"role": "user", "content": 5}]}, r":1: messages\[0\].content"),
+        (
+            {"messages": [CHAT[0], {**CHAT[1], "weight": 0}]},
+            r":1: messages\[1\] has 'weight': 0, which is not read: every assistant turn is trained on",
+        ),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "a"},
+                    {"from": "gpt", "value": "b", "thinking": "c"},
+                ]
+            },
+            r":1: messages\[1\] has 'thinking': 'c', which is not read",
+        ),
         ({"messages": CHAT[:1]}, r":1: messages has no assistant turn"),
         ({"messages": CHAT[1:]}, r":1: messages\[0\] is an assistant turn"),
         ({"prompt": "a", "completion": ""}, r":1: 'completion' is empty"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 from checkpoints.errors import ConfigError
@@ -120,6 +122,25 @@ def test_a_packed_run_learns_the_same_rows_in_fewer_steps(tiny_llama_dir: Path, 
         runs[packing] = read_metrics(tmp_path / f"run-{packing}" / "metrics.jsonl")
     assert len(runs[True]) < len(runs[False])
     assert runs[True][-1]["eval_loss"] < 0.8 * runs[True][0]["loss"]
+
+
+def test_a_packed_run_has_the_losses_of_the_padded_one(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    """Every step is all rows, so that their order makes no difference."""
+    data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(24))
+    losses, weights = [], []
+    for packing in (False, True):
+        output = tmp_path / f"run-{packing}"
+        rows = {"packing": packing, "max_length": 256}
+        settings = {"rows": rows, "max_steps": 5, "batch_size": 24, "save_steps": 100}
+        adapter = train(tiny_config(tiny_llama_dir, data, output, **settings))
+        losses.append([row["loss"] for row in read_metrics(output / "metrics.jsonl")])
+        weights.append(load_file(adapter / "adapter_model.safetensors"))
+        packs = json.loads((output / "data.json").read_text(encoding="utf-8"))["packing"]
+        assert packing == (packs is not None and 1 < packs["packs"] < 24)
+    assert losses[0][-1] < 0.9 * losses[0][0]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], atol=1e-4, rtol=1e-3)
 
 
 def test_balanced_rows_are_drawn_first_and_then_packed() -> None:

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pyarrow
+import pytest
 from pyarrow import parquet
 
+from checkpoints.errors import ConfigError
 from checkpoints.manifest import file_sha256, read_manifest
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
 from training.metrics import read_metrics
@@ -34,3 +36,27 @@ def test_a_folder_of_parquet_trains_as_the_same_rows_in_jsonl(tiny_llama_dir: Pa
         assert sum(item.rows for item in manifest.training_data) == 12
         assert all(item.sha256 == file_sha256(Path(item.path)) for item in manifest.training_data)
     assert found[0] == found[1]
+
+
+def test_rows_to_evaluate_on_are_not_trained_on(
+    tiny_llama_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever form and place they have in the training rows."""
+    rows = chat_rows(12)
+    data = write_jsonl(tmp_path / "rows.jsonl", [*rows, {**rows[3], "id": 7}])
+    turns = rows[3]["messages"]
+    shared = [
+        {"from": name, "value": turn["content"]} for name, turn in zip(("human", "gpt"), turns, strict=True)
+    ]
+    evaluation = write_jsonl(tmp_path / "eval.jsonl", [{"conversations": shared}])
+
+    output = tmp_path / "run"
+    train(tiny_config(tiny_llama_dir, data, output, max_steps=1, rows={"eval": evaluation}))
+    figures = json.loads((output / "data.json").read_text(encoding="utf-8"))
+    assert (figures["read"]["rows_read"], figures["read"]["also_evaluated"]) == (13, 2)
+    assert (figures["training"]["rows"], figures["evaluation"]["rows"]) == (11, 1)
+    assert "2 of 13 training rows are in data.eval as well; they are not trained on" in caplog.text
+    with pytest.raises(
+        ConfigError, match=r"all 13 training rows are in data\.eval = .* as well.*eval_fraction"
+    ):
+        train(tiny_config(tiny_llama_dir, data, tmp_path / "other", rows={"eval": data}))

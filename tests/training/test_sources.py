@@ -87,6 +87,10 @@ def test_subsets_and_kinds_are_not_mixed(tmp_path: Path) -> None:
     other = folder(tmp_path / "other", "train.jsonl", "train.json")
     with pytest.raises(DataError, match=r"several kinds \(\.json, \.jsonl\).*name the files"):
         names(other, "train")
+    packed = folder(tmp_path / "packed", "train.jsonl", "test.jsonl.gz", "train.jsonl.gz")
+    with pytest.raises(DataError, match=r"several kinds \(\.jsonl, \.jsonl\.gz\)"):
+        names(packed, "train")
+    assert names(packed, "eval") == ["test.jsonl.gz"]
 
 
 def test_nothing_there_is_named(tmp_path: Path) -> None:
@@ -97,6 +101,9 @@ def test_nothing_there_is_named(tmp_path: Path) -> None:
 def test_an_address_of_the_hub() -> None:
     assert parse_hub_path(Path("hf://datasets/openai/gsm8k")) == ("openai/gsm8k", None, "")
     assert parse_hub_path(Path("hf://datasets/o/n@v1.0/main/x.parquet")) == ("o/n", "v1.0", "main/x.parquet")
+    for revision in ("refs/convert/parquet", "refs/pr/7"):
+        assert parse_hub_path(Path(f"hf://datasets/o/n@{revision}/main")) == ("o/n", revision, "main")
+    assert parse_hub_path(Path("hf://datasets/o/n@my%2Fbranch/main")) == ("o/n", "my/branch", "main")
     with pytest.raises(DataError, match=r"expected hf://datasets/OWNER/NAME"):
         parse_hub_path(Path("hf://openai/gsm8k"))
 

@@ -42,7 +42,7 @@ def test_a_run_writes_its_figures(tiny_llama_dir: Path, tmp_path: Path) -> None:
     train(config)
     figures = json.loads((tmp_path / "run" / "data.json").read_text(encoding="utf-8"))
     assert figures["files"][0]["rows"] == 21
-    assert figures["read"] == {"rows_read": 21, "cut": 0, "dropped": 0}
+    assert figures["read"] == {"rows_read": 21, "cut": 0, "dropped": 0, "also_evaluated": 0}
     assert figures["training"]["rows"] + figures["evaluation"]["rows"] == 21
     assert figures["packing"]["packs"] > 1
     assert figures["sampling"] is None

@@ -40,7 +40,8 @@ class DataConfig:
     """Format of the rows; auto looks at the keys of each file's first row."""
 
     eval: Path | None = None
-    """File, folder or data set of the hub with rows to evaluate on; they are never trained on."""
+    """File, folder or data set of the hub with rows to evaluate on; they are never trained on: training rows
+    that are the same are left out."""
 
     eval_fraction: float = 0.0
     """Share of the training rows to hold out for evaluation instead, 0 to below 1, about: which ones follows

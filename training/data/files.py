@@ -1,26 +1,35 @@
 """Records of a data file, whatever kind of file: JSONL, one JSON array, CSV with a header, or Parquet.
 
-JSONL, CSV and Parquet are read a piece at a time; a JSON array is one value and lies in memory whole.
+JSONL, CSV and Parquet are read a piece at a time; a JSON array is one value and lies in memory whole. All but
+Parquet, which packs its columns itself, may be packed by gzip (``rows.jsonl.gz``).
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from checkpoints.data_file import open_data_file
 from checkpoints.errors import DataError
 from checkpoints.jsonl import read_jsonl
 from training.data.parquet import read_parquet
 
-__all__ = ["SUFFIXES", "read_records"]
+__all__ = ["SUFFIXES", "kind_of", "read_records"]
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
 """What is read, by the end of the name. A file with another end is taken for JSONL."""
 
 _NOT_READ = (".arrow", ".xlsx", ".tsv", ".gz", ".zip", ".zst")
+
+
+def kind_of(path: Path) -> str:
+    """Return the end of a file's name that says what it is, such as ``.csv`` or ``.jsonl.gz``."""
+    name = path.name.lower()
+    return next((end for end in SUFFIXES if name.endswith(end)), path.suffix.lower())
 
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -31,12 +40,13 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         ConfigError: it is Parquet, and pyarrow is not installed.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix in _NOT_READ:
+    kind = kind_of(path)
+    if kind in _NOT_READ:
         raise DataError(
             f"{path}: files of this kind are not read; accepted: .jsonl, .json (an array of objects), .csv, "
-            ".parquet"
+            "each also as .gz, and .parquet"
         )
+    suffix = kind.removesuffix(".gz")
     if suffix == ".csv":
         yield from _read_csv(path)
     elif suffix == ".json":
@@ -54,13 +64,11 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _read_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        with path.open(encoding="utf-8-sig") as stream:
+        with open_data_file(path) as packed, io.TextIOWrapper(packed, encoding="utf-8-sig") as stream:
             while (first := stream.read(1)).isspace():
                 pass
             if first == "[":
                 records = json.loads(first + stream.read())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from error
     except (ValueError, RecursionError) as error:
@@ -79,7 +87,10 @@ def _read_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     found = False
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with (
+            open_data_file(path) as packed,
+            io.TextIOWrapper(packed, encoding="utf-8-sig", newline="") as stream,
+        ):
             csv.field_size_limit(2**31 - 1)  # the default, 131,072 characters, is less than a long document
             reader = csv.DictReader(stream, strict=True)
             try:
@@ -93,8 +104,6 @@ def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield where, dict(record)
             except csv.Error as error:
                 raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from error
     if not found:

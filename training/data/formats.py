@@ -9,7 +9,9 @@
     text               {"text": "..."}
 
 ShareGPT's and Alpaca's rows become messages, so the model's own chat template is used; ``input`` and
-``system`` may be absent or empty. Other keys in a row are ignored.
+``system`` may be absent or empty. Other keys in a row are ignored, and in a turn, but for those that say what
+to train on or hold part of the answer (``weight``, ``reasoning_content``, ``tool_calls``, ...): a row with
+one of these cannot be used as it is.
 """
 
 from __future__ import annotations
@@ -146,9 +148,17 @@ def parse_row(record: dict[str, Any], format: Format, where: str) -> Row:
     return Row(where, format, **values)
 
 
+_SHARES = ("weight", "train")  # 1 and true are what every turn has here
+_MEANT = (*_SHARES, "reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
+"""Keys of an assistant turn that may not be passed over: training on the turn without them is another row."""
+
+
 def _messages(value: Any, where: str) -> tuple[Message, ...]:
+    turns = value
+    if isinstance(value, list):
+        turns = [_plain(turn, f"{where}: messages[{index}]") for index, turn in enumerate(value)]
     try:
-        messages = validate_messages(value)
+        messages = validate_messages(turns)
     except PromptError as error:
         raise DataError(f"{where}: {error}") from error
     if messages[0]["role"] == "assistant":
@@ -156,6 +166,21 @@ def _messages(value: Any, where: str) -> tuple[Message, ...]:
     if all(message["role"] != "assistant" for message in messages):
         raise DataError(f"{where}: messages has no assistant turn, so there is nothing to train on")
     return tuple(messages)
+
+
+def _plain(turn: Any, where: str) -> Any:
+    """Return a turn's role and content, where it is one."""
+    if not isinstance(turn, dict):
+        return turn
+    for key in _MEANT if turn.get("role") == "assistant" else ():
+        value = turn.get(key)
+        if value in (None, "", []) or (key in _SHARES and value == 1):
+            continue
+        raise DataError(
+            f"{where} has {key!r}: {value!r:.40}, which is not read: every assistant turn is trained on, by "
+            "its content alone; put it there, make a row of each turn that counts, or leave the row out"
+        )
+    return {key: turn[key] for key in ("role", "content") if key in turn}
 
 
 def _from_sharegpt(record: dict[str, Any], where: str) -> list[Any]:
@@ -169,7 +194,7 @@ def _from_sharegpt(record: dict[str, Any], where: str) -> list[Any]:
             raise DataError(
                 f"{where}: conversations[{index}].from is {speaker!r}; accepted: {', '.join(_SPEAKERS)}"
             )
-        messages.append({"role": _SPEAKERS[speaker], "content": turn.get("value")})
+        messages.append({**turn, "role": _SPEAKERS[speaker], "content": turn.get("value")})
     return messages
 
 

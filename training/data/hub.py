@@ -1,12 +1,14 @@
 """Data sets of the Hugging Face hub: ``hf://datasets/OWNER/NAME[@REVISION][/FOLDER or /FILE]``.
 
-That is how the hub's own client, pandas and Polars write them. Files are downloaded once, into the client's
-cache; rows are then read from there like any file's.
+That is how the hub's own client, pandas and Polars write them. A revision may be a reference with slashes
+(``@refs/convert/parquet``, ``@refs/pr/7``); in the name of a branch they are written %2F. Files are
+downloaded once, into the client's cache; rows are then read from there like any file's.
 """
 
 from __future__ import annotations
 
 import re
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from checkpoints.errors import DataError
 __all__ = ["download", "is_hub_path", "parse_hub_path"]
 
 _SHAPE = re.compile(
-    r"hf:/{1,2}datasets/(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[^/]+))?(/(?P<inside>.+))?", re.ASCII
+    r"hf:/{1,2}datasets/(?P<id>[\w.-]+/[\w.-]+)"
+    r"(@(?P<revision>refs/convert/\w+|refs/pr/\d+|[^/]+))?(/(?P<inside>.+))?",
+    re.ASCII,
 )
 
 
@@ -36,7 +40,8 @@ def parse_hub_path(path: Path) -> tuple[str, str | None, str]:
             f"{path} is no address of a data set; expected hf://datasets/OWNER/NAME, or "
             "hf://datasets/OWNER/NAME@REVISION/FOLDER"
         )
-    return match["id"], match["revision"], match["inside"] or ""
+    revision = match["revision"]
+    return match["id"], revision and urllib.parse.unquote(revision), match["inside"] or ""
 
 
 def download(path: Path, suffixes: Sequence[str]) -> Path:

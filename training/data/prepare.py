@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from checkpoints.errors import ConfigError
 from checkpoints.manifest import Manifest, TrainingData, file_sha256
 from training.data.config import DataConfig
 from training.data.dataset import EncodedDataset
@@ -21,6 +23,8 @@ from training.data.split import held_out, row_hash
 from training.data.token_store import StoredRow, StoreSummary, TokenStore, open_store
 
 __all__ = ["DataFiles", "PreparedData", "find_files", "prepare_data"]
+
+logger = logging.getLogger(__name__)
 
 _VERSION = 2  # of how rows are encoded and stored; another one makes the stores of an older one useless
 
@@ -45,6 +49,8 @@ class PreparedData:
     """What was read from the training files, before the split."""
     evaluation_hashes: list[str]
     """sha256 of the files of ``data.eval``."""
+    also_evaluated: int = 0
+    """Training rows that are left out, because they are in ``data.eval`` too."""
 
 
 def find_files(config: DataConfig) -> DataFiles:
@@ -78,7 +84,7 @@ def prepare_data(
 
     Raises:
         DataError: a row cannot be used, or none is left.
-        ConfigError: the split leaves nothing to train on.
+        ConfigError: the split leaves nothing to train on, or all rows are in ``data.eval`` as well.
         CheckpointError: the disk is full.
     """
 
@@ -89,16 +95,38 @@ def prepare_data(
 
     store = store_of(files.train, "training", config.sampling.by)
     out = held_out(store.hashes, config.eval_fraction)
-    train = EncodedDataset(store, np.flatnonzero(~out))
     evaluation = EncodedDataset(store, np.flatnonzero(out)) if out.any() else None
+    also_evaluated = 0
     if files.evaluation:
-        evaluation = EncodedDataset(store_of(files.evaluation, "evaluation", None))
+        evaluated = store_of(files.evaluation, "evaluation", None)
+        evaluation = EncodedDataset(evaluated)
+        out = np.isin(store.hashes, evaluated.hashes)
+        also_evaluated = _report_evaluated(int(out.sum()), len(out), config)
+    train = EncodedDataset(store, np.flatnonzero(~out))
     read = store.summary.rows_by_file
     fingerprints = [
         TrainingData(path=str(path), sha256=file_sha256(path), rows=read[str(path)]) for path in files.train
     ]
     hashes = [file_sha256(path) for path in files.evaluation]
-    return PreparedData(train, evaluation, fingerprints, store.summary, hashes)
+    return PreparedData(train, evaluation, fingerprints, store.summary, hashes, also_evaluated)
+
+
+def _report_evaluated(count: int, rows: int, config: DataConfig) -> int:
+    """Say how many of ``rows`` training rows are rows of ``data.eval`` and so are left out; return ``count``.
+
+    Raises:
+        ConfigError: all of them.
+    """
+    if count == rows:
+        raise ConfigError(
+            f"all {rows} training rows are in data.eval = {config.eval} as well, and what is evaluated on is "
+            "not trained on; name other rows, or hold out a share of these with data.eval_fraction"
+        )
+    if count:
+        logger.warning(
+            "%d of %d training rows are in data.eval as well; they are not trained on", count, rows
+        )
+    return count
 
 
 def _encoded(

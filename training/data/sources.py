@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from checkpoints.errors import DataError
-from training.data.files import SUFFIXES
+from training.data.files import SUFFIXES, kind_of
 from training.data.hub import download, is_hub_path
 
 __all__ = ["Split", "resolve_files"]
@@ -94,7 +94,7 @@ def _of_folder(folder: Path, split: Split) -> list[Path]:
             f"{folder} has rows in several folders ({_listed(folders)}), different subsets as a rule; "
             "name those to use"
         )
-    kinds = sorted({path.suffix.lower() for path in taken})
+    kinds = sorted({kind_of(path) for path in taken})
     if len(kinds) > 1:
         raise DataError(
             f"{folder} has files of several kinds ({', '.join(kinds)}), which may hold the same rows; "
@@ -116,7 +116,7 @@ def split_of(path: Path) -> str | None:
 def _may_have_rows(path: Path, folder: Path) -> bool:
     inside = path.relative_to(folder)
     hidden = any(part.startswith((".", "_")) for part in inside.parts)
-    return path.suffix.lower() in SUFFIXES and path.is_file() and not hidden and path.name not in _NO_ROWS
+    return kind_of(path) in SUFFIXES and path.is_file() and not hidden and path.name not in _NO_ROWS
 
 
 def _listed(names: Sequence[str], limit: int = 6) -> str:

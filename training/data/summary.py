@@ -39,7 +39,8 @@ def summarize(
     read = data.read
     figures: dict[str, Any] = {
         "files": [asdict(item) for item in data.fingerprints],
-        "read": {name: getattr(read, name) for name in ("rows_read", "cut", "dropped")},
+        "read": {name: getattr(read, name) for name in ("rows_read", "cut", "dropped")}
+        | {"also_evaluated": data.also_evaluated},
         "training": _size(data.train),
         "evaluation": None if data.evaluation is None else _size(data.evaluation),
         "packing": None,

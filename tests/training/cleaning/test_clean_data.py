@@ -130,12 +130,41 @@ def test_a_phrase_that_many_rows_have_is_no_contamination(tmp_path: Path) -> Non
     phrase = "below is an instruction that describes a task write a response that completes the request"
     rows = [{"text": f"{phrase}: {number} {STORY[number:]}"} for number in range(12)]
     data = write_jsonl(tmp_path / "rows.jsonl", [*rows, {"text": f"{phrase}: {EVALUATION}"}])
-    evaluation = write_jsonl(tmp_path / "eval.jsonl", [{"prompt": f"{phrase} {EVALUATION}"}])
+    evaluation = write_jsonl(
+        tmp_path / "eval.jsonl", [{"prompt": f"{phrase} {text}"} for text in (EVALUATION, "What is a proa?")]
+    )
     report = clean(data, tmp_path / "out", evaluation, near_duplicates=0.0).report
     assert report.dropped == {"contaminated": 1}
-    assert report.common_ngrams > 0
+    assert report.common_ngrams == len(report.common_phrases) == 3  # 15 words have 3 sequences of 13
+    assert f'such as "{phrase[:30]}' in report.as_text()
     with pytest.raises(DataError, match=r"all 13 rows were dropped: contaminated 13"):
         clean(data, tmp_path / "strict", evaluation, near_duplicates=0.0, max_ngram_rows=13)
+
+
+@pytest.mark.parametrize("form", ["messages", "text"])
+def test_a_question_of_the_evaluation_set_with_many_answers_is_contamination(
+    form: str, tmp_path: Path
+) -> None:
+    """As rejection sampling makes them: a sequence in many rows, yet of one question."""
+    answers = [f"Sample {number}: {STORY[number:]}" for number in range(12)]
+    rows: list[dict[str, Any]] = [chat(EVALUATION, answer) for answer in answers]
+    if form == "text":
+        rows = [{"text": f"{EVALUATION} {answer}"} for answer in answers]
+    other = {"text": f"What is a proa? {STORY}"} if form == "text" else chat("What is a proa?", STORY)
+    data = write_jsonl(tmp_path / "rows.jsonl", [*rows, other])
+    # Of the chats the question is in two evaluation rows even, as an option each.
+    asked = [{"q": EVALUATION, "option": option} for option in ("five", "six")]
+    evaluation = write_jsonl(tmp_path / "eval.jsonl", asked if form == "messages" else asked[:1])
+    report = clean(data, tmp_path / "out", evaluation, near_duplicates=0.0).report
+    assert report.dropped == {"contaminated": 12}
+    assert report.common_ngrams == 0
+
+
+def test_the_system_turn_tells_rows_apart(tmp_path: Path) -> None:
+    rows = [chat("What is a trimaran?", STORY) for _ in range(2)]
+    rows[1]["messages"][0]["content"] = "You are a pirate."
+    report = clean(write_jsonl(tmp_path / "rows.jsonl", [*rows, rows[0]]), tmp_path / "out").report
+    assert report.dropped == {"duplicate": 1}
 
 
 def test_nothing_left_and_wrong_settings_are_errors(folder: Path, tmp_path: Path) -> None:

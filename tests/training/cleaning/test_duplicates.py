@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-
-import pytest
+from io import BytesIO
 
 from training.data.cleaning.decontamination import EvaluationNgrams, texts_of
-from training.data.cleaning.duplicates import ExactDuplicates, NearDuplicates
+from training.data.cleaning.duplicates import ExactDuplicates
+from training.data.cleaning.near_duplicates import NearDuplicates
 
 
 def words_of(seed: int, count: int = 60) -> list[str]:
@@ -22,27 +22,51 @@ def test_case_and_white_space_make_no_difference() -> None:
     assert seen.find_or_add("The sea is wide!", 2) is None
 
 
+Asked = tuple[str, list[str], list[str]]
+
+
+def near(rows: list[Asked], threshold: float = 0.8) -> dict[int, int]:
+    """Return row -> the earlier one it is nearly the same as, of (system, words asked, words answered)."""
+    found = NearDuplicates(threshold, BytesIO())
+    for number, row in enumerate(rows):
+        found.add(number, *row)
+    return {row: earlier for row, earlier, _ in found.find()}
+
+
 def test_rows_nearly_the_same_are_found_and_others_are_not() -> None:
-    near = NearDuplicates(0.8)
+    found = NearDuplicates(0.8, BytesIO())
     for row in range(200):
-        sketch, earlier, _ = near.find(words_of(row))
-        assert earlier is None
-        near.add(sketch, row)
+        found.add(row, "", [], words_of(row))
     for row in range(0, 200, 10):
         changed = words_of(row)
         changed[-1] = "other"  # 55 of 56 sequences are left: similarity 55 / 57
-        _, earlier, similarity = near.find(changed)
-        assert earlier == row
-        assert similarity == pytest.approx(55 / 57, abs=0.08)
+        found.add(200 + row, "", [], changed)
         half = words_of(row)[:30] + words_of(row + 1000, 30)
-        assert near.find(half)[1] is None
+        found.add(1000 + row, "", [], half)
+    assert list(found.find()) == [(200 + row, row, 55 / 57) for row in range(0, 200, 10)]
 
 
 def test_short_rows_are_the_same_or_not() -> None:
-    near = NearDuplicates(1.0)
-    near.add(near.find(["two", "words"])[0], 0)
-    assert near.find(["two", "words"])[1] == 0
-    assert near.find(["two", "others"])[1] is None
+    rows = [("", [], ["two", word]) for word in ("words", "words", "others")]
+    assert near(rows, 1.0) == {1: 0}
+
+
+def test_an_instruction_in_front_of_short_inputs_does_not_make_them_near_duplicates() -> None:
+    instruction = words_of(0, 80)
+    rows = [("", [*instruction, *words_of(1 + row, 8)], ["label", f"{row % 2}"]) for row in range(12)]
+    again = ("", [*rows[5][1][:-1], "other"], rows[5][2])
+    assert near([*rows, ("", instruction, ["label", "0"])]) == {}
+    # With 3 rows or fewer it cannot be told from a text and its copies.
+    assert near(rows[0:3:2]) == {1: 0}
+    long_answer = words_of(99)
+    assert near([(*row[:2], long_answer) for row in (*rows, again)])[12] == 5
+
+
+def test_rows_that_differ_in_system_turns_or_answers_are_no_duplicates() -> None:
+    asked, answered = words_of(0), words_of(1)
+    assert near([("Be kind.", asked, answered), ("Be brief.", asked, answered)]) == {}
+    assert near([("", asked, ["true"]), ("", asked, ["false"])]) == {}
+    assert near([("", asked, ["true"]), ("", [*asked[:-1], "other"], ["true"])]) == {1: 0}
 
 
 _ASKED = "natalia sold clips to 48 of her friends in april and then she sold half as many clips in may"
@@ -64,6 +88,17 @@ def test_short_evaluation_texts_count_whole_or_not_at_all() -> None:
     assert ngrams.too_short == 1
     assert [hit.where for hit in ngrams.find(["so", *QUESTION[:9]])] == ["e:1"]
     assert ngrams.find(QUESTION[:8]) == []
+
+
+def test_what_several_rows_of_one_evaluation_file_have_is_repeated() -> None:
+    phrase, question = QUESTION[:10], QUESTION[10:]
+    ngrams = EvaluationNgrams(8)
+    for where in ("a:1", "a:1", "b:1"):  # the same row again, and in another set
+        ngrams.add([[*phrase, *question]], where)
+    assert [hit.repeated for hit in ngrams.find(phrase)] == [False, False, False]
+    ngrams.add([[*phrase, "others"]], "b:2")
+    assert [hit.repeated for hit in ngrams.find(phrase)] == [True, True, True]
+    assert not any(hit.repeated for hit in ngrams.find(question))
 
 
 def test_the_texts_of_an_evaluation_row() -> None:

@@ -59,11 +59,12 @@ class CleanDataConfig:
     for rows of 20 words or more."""
 
     duplicates: bool = True
-    """Drop rows that are the same as an earlier one but for case and white space."""
+    """Drop rows that are the same as an earlier one, system turns too, but for case and white space."""
 
     near_duplicates: float = 0.8
     """Drop rows of which this share of 5-word sequences is the same as in an earlier one (Jaccard similarity,
-    estimated by MinHash), above 0 to 1; 0 is off."""
+    by MinHash), above 0 to 1; 0 is off. It must be so of the answers alone, too; what is asked in more than 3
+    rows, an instruction, is left out; and system turns must be equal."""
 
     evaluation: list[Path] = field(default_factory=list)
     """Evaluation sets: files of any keys, folders or data sets of the hub. Rows that share a long sequence of
@@ -73,7 +74,8 @@ class CleanDataConfig:
     """How many words in a row are too many to share with an evaluation set, 8 or more."""
 
     max_ngram_rows: int = 10
-    """A sequence that is in more rows than this is a phrase of the format, and is ignored."""
+    """A sequence that several rows of an evaluation file have, and more rows than this, is a phrase of the
+    format, and is ignored. Rows that ask the same count once."""
 
     samples: int = 5
     """How many dropped rows of each kind the report shows."""

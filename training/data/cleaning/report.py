@@ -51,7 +51,9 @@ class Report:
     evaluation_rows_too_short: int
     """Evaluation rows that were not looked for."""
     common_ngrams: int
-    """Sequences of evaluation sets that were ignored, because many rows have them."""
+    """Sequences of evaluation sets that were ignored as phrases of a format."""
+    common_phrases: list[str]
+    """Some of these."""
     versions: dict[str, str]
 
     def as_json(self) -> str:
@@ -103,8 +105,9 @@ class Report:
             )
         if self.common_ngrams:
             notes.append(
-                f"{self.common_ngrams:,} sequences of the evaluation sets were ignored: more than "
-                f"{self.settings['max_ngram_rows']} rows have them"
+                f"{self.common_ngrams:,} sequences were ignored: several evaluation rows have them, and rows "
+                f"with more than {self.settings['max_ngram_rows']} questions, such as "
+                f'"{self.common_phrases[0] if self.common_phrases else ""}"'
             )
         return notes
 

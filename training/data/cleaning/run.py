@@ -6,6 +6,7 @@ import hashlib
 import heapq
 import importlib.metadata
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from training.data.cleaning.decontamination import EvaluationNgrams, texts_of
 from training.data.cleaning.judge import RULES, Judge
 from training.data.cleaning.quality import known_scripts
 from training.data.cleaning.report import FileRead, Report, Sample
+from training.data.cleaning.row_text import text_of, words_of
 from training.data.cleaning.words import WordSplitter
 from training.data.files import read_records
 from training.data.formats import Format, Row, detect_format, parse_row
@@ -63,10 +65,13 @@ def clean_data(config: CleanDataConfig) -> CleanedData:
     _check_output(config.output, [*files, *evaluation])
     _check_scripts(config.scripts)
     splitter = WordSplitter(config.language)
-    with atomic_directory(config.output, replace=config.overwrite) as directory:
+    with (
+        atomic_directory(config.output, replace=config.overwrite) as directory,
+        tempfile.TemporaryFile(dir=directory) as scratch,
+    ):
         ngrams = EvaluationNgrams(config.ngram)
         evaluation_rows = _add_evaluation(ngrams, evaluation, splitter)
-        judge = Judge(config, ngrams)
+        judge = Judge(config, ngrams, scratch)
         rows = _judge(judge, files, config, splitter)
         if len(judge.dropped) == len(judge.words):
             counts = Counter(broken.rule for broken in judge.dropped.values())
@@ -86,7 +91,8 @@ def clean_data(config: CleanDataConfig) -> CleanedData:
             words=_quantiles([n for row, n in enumerate(judge.words) if row not in judge.dropped]),
             scripts=_shares(judge.scripts),
             evaluation_rows_too_short=ngrams.too_short,
-            common_ngrams=judge.common_ngrams,
+            common_ngrams=len(judge.phrases),
+            common_phrases=judge.phrases[: config.samples],
             versions=_versions(config),
         )
         (directory / "report.json").write_text(report.as_json(), encoding="utf-8")
@@ -102,13 +108,15 @@ def _judge(
     with progress() as bar:
         task = bar.add_task("judge", total=None, note="")
         for batch in _batches(_rows(files, config.format), _BATCH):
-            texts = [text_of(row) if isinstance(row, Row) else "" for _, row in batch]
-            for (where, row), text, split in zip(batch, texts, splitter.split(texts), strict=True):
+            texts = [text_of(row) if isinstance(row, Row) else None for _, row in batch]
+            parts = [part for text in texts if text for _, part in text.parts]
+            split = iter(list(splitter.split(parts)))
+            for (where, row), text in zip(batch, texts, strict=True):
                 read[where.rpartition(":")[0]] += 1
-                if isinstance(row, Row):
-                    judge.see(where, text, split)
+                if text is not None:
+                    judge.see(where, text, words_of(text, list(islice(split, len(text.parts)))))
                 else:
-                    judge.see_unusable(where, row)
+                    judge.see_unusable(where, str(row))
             bar.update(task, completed=len(judge.words), note=f"{len(judge.dropped):,} dropped")
     judge.finish()
     return read
@@ -125,12 +133,6 @@ def _rows(files: Iterable[Path], format: Format | Literal["auto"]) -> Iterator[t
                 yield where, parse_row(record, of_file, where)
             except DataError as error:
                 yield where, str(error).removeprefix(f"{where}: ")
-
-
-def text_of(row: Row) -> str:
-    """Return what a row says, system turns left out: many rows have the same."""
-    turns = [turn["content"] for turn in row.messages if turn["role"] != "system"]
-    return "\n".join(part for part in (*turns, row.prompt, row.completion, row.text) if part)
 
 
 def _add_evaluation(ngrams: EvaluationNgrams, files: Sequence[Path], splitter: WordSplitter) -> Counter[str]:
