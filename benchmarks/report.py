@@ -26,7 +26,7 @@ def render_report(results: Mapping[str, Any], plot: str = "serving.png") -> str:
         "## Notes",
         *_notes(peers),
     ]
-    if results["design"]["machine_matches"]:
+    if results["design"]["judged"]:
         lines = results["design"]["shortfalls"]
         verdict = "\n".join(["**This run does not count:**", "", *(f"- {x}" for x in lines)])
         parts += ["## Peers below 0.9 of the design's figures", verdict if lines else "None."]

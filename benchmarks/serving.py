@@ -159,7 +159,7 @@ def _write(results: dict[str, Any], output: Path, name: str, *, judged: bool) ->
     """Write a page and its results, and return them with verdict and ratios."""
     matches = is_of_design_kind(results["machine"])
     below = shortfalls(results["peers"], results["concurrency"]) if matches and judged else []
-    results["design"] = {"machine_matches": matches, "shortfalls": below, "counts": not below}
+    results["design"] = {"machine_matches": matches, "judged": judged and matches, "shortfalls": below}
     results["ratios"] = ratios_of(results["peers"])
     output.mkdir(parents=True, exist_ok=True)
     (output / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -179,7 +179,7 @@ def _conclude(pages: Sequence[dict[str, Any]]) -> int:
             requests = results["workload"]["requests"]
             tell(f"the run of {requests} requests DOES NOT COUNT: below 0.9 of the design's figure: {line}")
     print(json.dumps(pages[0]["ratios"]))
-    return 0 if all(results["design"]["counts"] for results in pages) else 1
+    return 1 if any(results["design"]["shortfalls"] for results in pages) else 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -209,17 +209,17 @@ class EngineLoop:
                 # Until here they counted as waiting, for a moment twice, so that no slot seemed free.
                 del self._inbox[: len(entering)]
                 self._changed.notify_all()
-        self._delivery.post([*refused, *self._cancelled(cancels)])
+        self._delivery.post(refused)
+        self._cancel(cancels)
         return self._engine.has_work or not self._closing or bool(self._inbox)
 
-    def _cancelled(self, tickets: list[Ticket]) -> list[tuple[Ticket, TokenEvent]]:
+    def _cancel(self, tickets: list[Ticket]) -> None:
         """Take ``tickets`` from the engine; those that have ended meanwhile are left alone."""
-        results = []
         for ticket in tickets:
-            if ticket.handle is not None and self._held.pop(ticket.handle, None) is not None:
-                self._engine.cancel(ticket.handle)
-                results.append((ticket, TokenEvent(ticket.handle, finish="cancelled")))
-        return results
+            if ticket.handle is not None and ticket.handle in self._held:
+                self._engine.cancel(ticket.handle)  # which may find the engine dead: the ticket is still held
+                del self._held[ticket.handle]
+                self._delivery.post([(ticket, TokenEvent(ticket.handle, finish="cancelled"))])
 
     def _step(self) -> None:
         steps = self._engine.counters.steps

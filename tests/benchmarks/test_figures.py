@@ -99,7 +99,7 @@ def test_ratios_pair_ours_with_theirs() -> None:
 
 
 def test_the_page_names_what_failed_and_what_was_measured() -> None:
-    design = {"machine_matches": False, "shortfalls": []}
+    design = {"machine_matches": False, "judged": False, "shortfalls": []}
     page = render_report({**SETTING, "peers": PEERS, "concurrency": [1, 8], "design": design})
     assert "| vllm-fp32 | - | - | cannot run here: no AVX-512 here |" in page
     assert "| **triton-torch-fp32** | 15 | 40 | 100% / 100% | 500 | 1.5 |" in page
@@ -156,7 +156,10 @@ def test_a_run_that_does_not_count_fails_and_says_so_before_the_ratios(
         [] if counts else [True]
     )
     assert ("This run does not count" in (tmp_path / "serving.md").read_text()) is not counts
-    assert json.loads((tmp_path / "serving.json").read_text())["design"]["counts"] is counts
+    design = json.loads((tmp_path / "serving.json").read_text())["design"]
+    assert (design["shortfalls"] == []) is counts
+    assert design["judged"] is (judged and cpu == "AMD EPYC")
+    assert ("below 0.9" in (tmp_path / "serving.md").read_text()) is design["judged"]
 
 
 def test_stalls_are_told_from_the_usual_gaps() -> None:

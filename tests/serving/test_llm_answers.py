@@ -106,6 +106,7 @@ def test_triton_is_asked_after_a_client_less_often_than_deadlines_are_looked_at(
         finished=SimpleNamespace(wait=wait),
         metrics=SimpleNamespace(publish=lambda *_: None),
         loop=SimpleNamespace(running=0, waiting=0),
+        look_after=lambda answer, now: model.TritonPythonModel.look_after(watched, answer, now),
     )
     model.TritonPythonModel.watch(watched)
     assert 6 <= sender.questions <= 8  # in two seconds, of 40 looks
@@ -133,3 +134,25 @@ def test_every_response_has_every_output_and_makes_anew_what_changes(model: Any)
         "seed": [[[7]]] * 3,
     }
     assert last["seed"].value.dtype == np.uint64
+
+
+def test_an_answer_that_cannot_be_looked_after_does_not_end_the_watch(model: Any) -> None:
+    class Broken:
+        ticket, ask_at, deadline, started = "one", 0.0, float("inf"), True
+
+        def is_cancelled(self) -> bool:
+            raise RuntimeError("the response sender is gone")
+
+    left = SimpleNamespace(ticket="two", ask_at=0.0, is_cancelled=lambda: True)
+    cancelled: list[str] = []
+    rounds = iter([False, False, True])
+    engine = SimpleNamespace(cancel=cancelled.append, running=0, waiting=0)
+    server = SimpleNamespace(
+        finished=SimpleNamespace(wait=lambda _: next(rounds)),
+        answers=[Broken(), left],
+        loop=engine,
+        metrics=SimpleNamespace(publish=lambda *_: None),
+        look_after=lambda answer, now: model.TritonPythonModel.look_after(server, answer, now),
+    )
+    model.TritonPythonModel.watch(server)
+    assert cancelled == ["two", "two"]

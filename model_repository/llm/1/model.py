@@ -128,12 +128,19 @@ class TritonPythonModel:
             for answer in list(self.answers):
                 if answer.ticket is None:
                     continue
-                if answer.ask_at <= now and answer.is_cancelled():
-                    self.loop.cancel(answer.ticket)
-                elif answer.deadline < now and not answer.started:
-                    answer.expire()
-                    self.loop.cancel(answer.ticket)
+                try:
+                    self.look_after(answer, now)
+                except Exception:  # one answer that cannot be sent must not end the watch over the others
+                    logger.exception("an answer could not be looked after")
             self.metrics.publish(self.loop.running, self.loop.waiting)
+
+    def look_after(self, answer, now):
+        """Cancel a request whose client has left, or which waited longer than it may."""
+        if answer.ask_at <= now and answer.is_cancelled():
+            self.loop.cancel(answer.ticket)
+        elif answer.deadline < now and not answer.started:
+            answer.expire()
+            self.loop.cancel(answer.ticket)
 
     def retire(self, failure: EngineFailure):
         """Make the model not ready: its engine is dead and only a new load can help.

@@ -99,13 +99,16 @@ def fuse_decoder_layers(model: nn.Module, *, rows: int) -> int:
         model: a model in ``.eval()``; it cannot be trained or saved afterwards.
         rows: rows of the usual forward pass.
     """
-    fused = 0
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if _can_fuse(child):
-                setattr(parent, name, FusedDecoderLayer(child, rows))
-                fused += 1
-    return fused
+    # Where they are, not what they are: a layer's weights go before the next one's are copied.
+    places = [
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if _can_fuse(child)
+    ]
+    for parent, name in places:
+        setattr(parent, name, FusedDecoderLayer(getattr(parent, name), rows))
+    return len(places)
 
 
 def _can_fuse(layer: nn.Module) -> bool:
@@ -115,20 +118,27 @@ def _can_fuse(layer: nn.Module) -> bool:
         return False
     attention, mlp = cast(nn.Module, layer.self_attn), cast(nn.Module, layer.mlp)
     return (
-        _linear_layers(attention, _ATTENTION)
-        and _linear_layers(mlp, _MLP)
+        _are_packable(attention, _ATTENTION)
+        and _are_packable(mlp, _MLP)
+        and _share_a_product([cast(nn.Module, getattr(attention, name)) for name in _ATTENTION[:3]])
+        and _share_a_product([cast(nn.Module, getattr(mlp, name)) for name in _MLP[:2]])
         and isinstance(mlp.act_fn, SiLUActivation | nn.SiLU)
         and not any(hasattr(module, "_hf_hook") for module in layer.modules())
     )
 
 
-def _linear_layers(module: nn.Module, names: Sequence[str]) -> bool:
+def _are_packable(module: nn.Module, names: Sequence[str]) -> bool:
     """Whether the Linear layers of ``module`` are these and can be packed."""
     children = dict(module.named_children())
     linear = {name for name, child in children.items() if list(child.parameters())}
     return linear == set(names) and (
         all(can_pack(children[name]) for name in names) or all(can_pack_nf4(children[name]) for name in names)
     )
+
+
+def _share_a_product(layers: Sequence[nn.Module]) -> bool:
+    """Whether all have a bias or none has, in one precision."""
+    return len({(cast(Any, layer).bias is None, cast(Any, layer).weight.dtype) for layer in layers}) == 1
 
 
 def _product(layers: Sequence[nn.Linear], rows: int) -> PackedLinear | PackedNF4Linear:

@@ -78,7 +78,10 @@ def join_linear_layers(model: nn.Module, *, rows: int) -> int:
         rows: rows of the usual forward pass.
     """
     joined = 0
-    for parent in list(model.modules()):
+    # Those with children of these names: a list of all modules would keep what is replaced.
+    names_of = {name for names in _SIBLINGS for name in names}
+    parents = [item for item in model.modules() if names_of & {name for name, _ in item.named_children()}]
+    for parent in parents:
         children = dict(parent.named_children())
         for names in _SIBLINGS:
             layers = [children[name] for name in names if name in children]

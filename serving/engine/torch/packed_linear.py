@@ -73,15 +73,15 @@ def pack_linear_layers(model: nn.Module, *, rows: int) -> int:
         model: a model in ``.eval()``; it cannot be trained or saved afterwards.
         rows: rows of the usual forward pass.
     """
-    found = [
-        (parent, name, child)
+    places = [
+        (parent, name)
         for parent in model.modules()
         for name, child in parent.named_children()
         if can_pack(child)
     ]
-    for parent, name, child in found:
-        setattr(parent, name, PackedLinear(child, rows))
-    return len(found)
+    for parent, name in places:
+        setattr(parent, name, PackedLinear(getattr(parent, name), rows))
+    return len(places)
 
 
 def can_pack(layer: nn.Module) -> TypeGuard[nn.Linear]:

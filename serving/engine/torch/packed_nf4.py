@@ -38,7 +38,7 @@ class PackedNF4Linear(nn.Module):
         probe = torch.zeros((1, self.in_features), dtype=torch.bfloat16)
         with torch.inference_mode():
             for part in parts:
-                part.eval()(probe)  # lays its weights out
+                part.eval()(probe)  # lays its weights out anew, in memory of its own
         self._packed = torch.cat([part.weight.data for part in parts])
         self._scales = torch.cat([part.weight.quant_state.absmax for part in parts], dim=1)
         self._code = parts[0].weight.quant_state.code

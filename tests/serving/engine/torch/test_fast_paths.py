@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
 from serving.engine.request import GenerationRequest, SamplingParameters
+from serving.engine.torch import decoder_layer
 from serving.engine.torch.decoder_layer import FusedDecoderLayer, fuse_decoder_layers
 from serving.engine.torch.joined_linear import JoinedLinear, join_linear_layers
 from serving.engine.torch.masks import MaskBuilder
@@ -87,12 +91,19 @@ def test_a_norm_is_fused_only_where_it_is_the_same() -> None:
 
     model = nn.ModuleDict({"plain": LlamaRMSNorm(32, eps=1e-5), "other": OtherRMSNorm(32, eps=1e-5)})
     model["plain"].weight.uniform_(0.5, 2)
+    model["small"] = OtherRMSNorm(32, eps=1e-5)
+    model["small"].weight.fill_(0.001)
     few, many = torch.randn(3, 5, 32), torch.randn(20, 5, 32)
     expected = [model["plain"](inputs) for inputs in (few, many)]
     assert fuse_norms(model) == 1
     for inputs, output in zip((few, many), expected, strict=True):
         torch.testing.assert_close(model["plain"](inputs), output, atol=1e-6, rtol=1e-6)
     assert isinstance(model["other"], OtherRMSNorm)
+    assert isinstance(model["small"], OtherRMSNorm)
+    # A sum with one, as Gemma's, is no number of bf16.
+    gemma = nn.ModuleDict({"norm": GemmaRMSNorm(32).to(torch.bfloat16)})
+    assert fuse_norms(gemma) == 0
+    assert fuse_norms(gemma.float()) == 1
 
 
 def test_a_model_is_prepared_whole() -> None:
@@ -107,17 +118,34 @@ def test_a_model_is_prepared_whole() -> None:
         assert expected <= kinds
 
 
+def test_a_layer_goes_before_the_next_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    layers = [weakref.ref(layer) for layer in model.model.layers]
+    alive = []
+
+    class Watched(FusedDecoderLayer):
+        def __init__(self, layer: nn.Module, rows: int) -> None:
+            gc.collect()
+            alive.append(sum(found() is not None for found in layers))
+            super().__init__(layer, rows)
+
+    monkeypatch.setattr(decoder_layer, "FusedDecoderLayer", Watched)
+    fuse_decoder_layers(model, rows=8)
+    assert alive == [2, 1]
+
+
 def test_decoder_layers_that_may_compute_something_else_stay() -> None:
     class Doubled(LlamaDecoderLayer):
         def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             return 2 * super().forward(*args, **kwargs)
 
-    plain, other, gelu, quantized = (tiny_model() for _ in range(4))
+    plain, other, gelu, quantized, biased = (tiny_model() for _ in range(5))
     assert fuse_decoder_layers(plain, rows=8) == 2
     other.model.layers[0] = Doubled(other.config, 0)
     gelu.model.layers[1].mlp.act_fn = nn.GELU()
     quantized.model.layers[0].self_attn.q_proj = type("Linear4bit", (nn.Linear,), {})(64, 64, bias=False)
-    for model in (other, gelu, quantized):
+    biased.model.layers[0].self_attn.v_proj = nn.Linear(64, 32)
+    for model in (other, gelu, quantized, biased):
         assert fuse_decoder_layers(model, rows=8) == 1
 
 
