@@ -91,7 +91,7 @@ def check_attention(
         )
     if resolve_dtype(dtype, device) == "fp32":
         raise ConfigError(
-            "attention = flash_attention_2 and dtype = fp32 clash (on this machine dtype = auto may be fp32): "
+            "attention = flash_attention_2 and dtype = fp32 clash (here auto may be fp32): "
             "its kernels compute in bf16 and fp16 only; use attention = sdpa, or dtype = fp16"
         )
 

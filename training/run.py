@@ -294,6 +294,7 @@ def _inputs(config: TrainConfig, base: Manifest, data: PreparedData) -> dict[str
         "base": base.base.files or base.base.source,
         "data": [{"sha256": item.sha256, "rows": item.rows} for item in data.fingerprints],
         "eval_data": data.evaluation_hashes,
+        "also_evaluated": data.also_evaluated,
         **adapter_inputs(config),
         **ewc_inputs(config),
     }
