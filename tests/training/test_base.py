@@ -87,8 +87,11 @@ def test_flash_attention_that_is_not_there_is_refused(
 
 def test_the_dry_run_says_what_it_does_not_count(tiny_llama_dir: Path, tmp_path: Path) -> None:
     plain = tiny_config(tiny_llama_dir, tmp_path, tmp_path / "run")
-    assert "not counted" not in dry_run(plain)
-    plain.lora.dora, plain.attention = True, "eager"
+    said = dry_run(plain)
+    assert "not counted" not in said
+    assert "liger" not in said
+    plain.lora.dora, plain.attention, plain.kernels = True, "eager", "liger"
     said = dry_run(plain)
     assert "lora.dora = true: the norm of a layer's weights takes a few copies" in said
     assert "attention = eager: the scores of all pairs of tokens are kept" in said
+    assert "kernels = liger: the table is of our own functions" in said
