@@ -125,6 +125,19 @@ def test_what_several_rows_of_one_evaluation_file_have_is_repeated() -> None:
     assert not any(hit.repeated for hit in ngrams.find(question))
 
 
+def test_a_passage_that_some_evaluation_rows_repeat_is_no_phrase() -> None:
+    """As in sets for reading, where several questions are about one text."""
+    passage, phrase = words_of(0, 20), words_of(1, 20)
+    ngrams = EvaluationNgrams(13)
+    for row in range(100):
+        about = passage if row < 5 else words_of(100 + row, 20)
+        ngrams.add([about, [*phrase, f"q{row}"]], f"squad.jsonl:{row + 1}")
+    assert not any(hit.repeated for hit in ngrams.find(passage))
+    assert all(hit.repeated for hit in ngrams.find(phrase))
+    ngrams.add([passage, ["other"]], "squad.jsonl:101")  # 6 of 101
+    assert all(hit.repeated for hit in ngrams.find(passage))
+
+
 def test_the_texts_of_an_evaluation_row() -> None:
     record = {
         "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}],
