@@ -67,11 +67,15 @@ def check_base_precision(source: str, settings: Any) -> None:
         )
 
 
-def check_attention(attention: Attention, device: Literal["auto", "cpu", "cuda"]) -> None:
-    """Refuse a FlashAttention that this machine does not have.
+def check_attention(
+    attention: Attention,
+    device: Literal["auto", "cpu", "cuda"],
+    dtype: Literal["auto", "bf16", "fp16", "fp32"],
+) -> None:
+    """Refuse a FlashAttention that this machine does not have, or that would have to compute in fp32.
 
     Raises:
-        ConfigError: it is asked for, and there is no CUDA GPU or no flash-attn package.
+        ConfigError: it is asked for, and there is no CUDA GPU or no flash-attn package, or dtype is fp32.
     """
     if attention != "flash_attention_2":
         return
@@ -84,6 +88,11 @@ def check_attention(attention: Attention, device: Literal["auto", "cpu", "cuda"]
         raise ConfigError(
             f"attention = flash_attention_2 needs {missing[0]}; use attention = sdpa, which on a GPU takes "
             "PyTorch's own FlashAttention where it can"
+        )
+    if resolve_dtype(dtype, device) == "fp32":
+        raise ConfigError(
+            "attention = flash_attention_2 and dtype = fp32 clash (here auto may be fp32): "
+            "its kernels compute in bf16 and fp16 only; use attention = sdpa, or dtype = fp16"
         )
 
 

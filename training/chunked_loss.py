@@ -9,7 +9,6 @@ fused linear cross-entropy, arXiv:2410.10989; here in plain PyTorch, on any devi
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -148,9 +147,14 @@ def chunked_loss(model: Any, example: Mapping[str, Tensor]) -> Iterator[bool]:
     with _replaced(causal, head):
         try:
             chunked = _loss_of(model, example)
+        except torch.OutOfMemoryError:  # says nothing of the model, and all at once would take more
+            raise
         except RuntimeError as error:  # what the model does to its logits, the head's input does not take
-            logger.debug("the loss in chunks failed: %s", error)
-            chunked = math.nan
+            logger.info("the loss in chunks cannot be computed for this model, so all is at once: %s", error)
+            chunked = None
+    if chunked is None:
+        yield False
+        return
     if not abs(chunked - own) <= _TOLERANCE * max(1.0, abs(own)):
         logger.info("this model's logits are more than its head's product, so all are computed at once")
         yield False

@@ -94,6 +94,8 @@ def _not_counted(config: TrainConfig) -> list[str]:
         )
     if config.attention == "eager":
         found.append("attention = eager: the scores of all pairs of tokens are kept, which is not counted")
+    if config.kernels == "liger":
+        found.append("kernels = liger: the table is of our own functions, which keep other activations")
     return found
 
 

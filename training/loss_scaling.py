@@ -14,13 +14,31 @@ from transformers import Trainer
 
 from checkpoints.errors import ConfigError
 from training.config import TrainConfig
+from training.precision import base_dtype
 
-__all__ = ["LOWEST_SCALE", "check_fp16", "loss_scale", "scale_losses"]
+__all__ = ["LOWEST_SCALE", "check_fp16", "check_fp16_settings", "loss_scale", "scale_losses"]
 
 LOWEST_SCALE = 1.0
 """Gradients that overflow without being scaled up are no numbers for another reason."""
 
 _FIRST_SCALE = 2.0**16
+
+
+def check_fp16_settings(config: TrainConfig) -> None:
+    """Refuse from the settings alone what :func:`check_fp16` would refuse after the data are encoded.
+
+    Args:
+        config: with the base's own quantization, and ``dtype`` no longer "auto".
+
+    Raises:
+        ConfigError: routers would be trained beside a LoRA, on a base in fp16.
+    """
+    trained = config.moe.router in ("trainable", "warmup")
+    if config.dtype == "fp16" and trained and base_dtype(config) == "fp16" and not config.base_quantization:
+        raise ConfigError(
+            f"dtype = fp16 and moe.router = {config.moe.router} clash: routers would be trained in fp16, "
+            "where small steps are lost; use dtype = bf16 or fp32, or moe.router = frozen"
+        )
 
 
 def check_fp16(config: TrainConfig, model: nn.Module) -> None:

@@ -68,6 +68,8 @@ _INDEX = "model.safetensors.index.json"
 _SHARDED = ("pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata")
 # Of a run.json that says nothing of ranks.
 _ALONE = {"ranks": 1, "strategy": "single"}
+_NEW_INPUTS = {"parallel": _ALONE, "also_evaluated": 0}
+"""What older versions did not record: they trained on rows of data.eval as well, where there were such."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ class RunDirectory:
     def _compare(self, wanted: dict[str, Any]) -> None:
         """Raise ConfigError where the run that was cut off had other values under the keys of ``wanted``."""
         wanted = json.loads(json.dumps(wanted))
-        recorded = {"parallel": _ALONE, **json.loads(self.record.read_text(encoding="utf-8"))}
+        recorded = {**_NEW_INPUTS, **json.loads(self.record.read_text(encoding="utf-8"))}
         if isinstance(recorded.get("settings"), dict):  # those that came later were at their defaults
             recorded["settings"] = {**_NEW_SETTINGS, **recorded["settings"]}
         difference = _first_difference({key: recorded.get(key) for key in wanted}, wanted)

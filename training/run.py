@@ -39,6 +39,7 @@ from training.data.summary import summarize
 from training.ewc.setup import Fisher, ewc_inputs, measure, prepare_ewc, save
 from training.gathering import gather_weights
 from training.kernels import check_kernels, own_functions, put_liger_in
+from training.loss_scaling import check_fp16_settings
 from training.methods.registry import load_method, method_traits
 from training.metrics import rows_from_history
 from training.moe.autocast import autocast_experts
@@ -75,7 +76,7 @@ def train(config: TrainConfig) -> Path:
     if config.dry_run:
         raise ConfigError("dry_run = true trains nothing; training.dry_run.dry_run makes its table")
     check_optimizer(config)
-    check_attention(config.attention, config.device)
+    check_attention(config.attention, config.device, config.dtype)
     check_kernels(config)
     join_ranks(config)
     directory = RunDirectory(config.output.absolute())
@@ -88,6 +89,7 @@ def train(config: TrainConfig) -> Path:
     config = replace(config, dtype=resolve_dtype(config.dtype, config.device))
     if is_nf4(source):
         config = replace(config, base_quantization="nf4")
+    check_fp16_settings(config)
     check_ranks(config)
 
     from_first(lambda: directory.check_settings(config, parallelism()))
@@ -292,6 +294,7 @@ def _inputs(config: TrainConfig, base: Manifest, data: PreparedData) -> dict[str
         "base": base.base.files or base.base.source,
         "data": [{"sha256": item.sha256, "rows": item.rows} for item in data.fingerprints],
         "eval_data": data.evaluation_hashes,
+        "also_evaluated": data.also_evaluated,
         **adapter_inputs(config),
         **ewc_inputs(config),
     }

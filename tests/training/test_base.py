@@ -67,22 +67,31 @@ def test_a_run_attends_as_asked_and_learns_the_same(
 def test_flash_attention_that_is_not_there_is_refused(
     tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(2))
     with pytest.raises(
         ConfigError, match=r"attention = flash_attention_2 needs a CUDA GPU.*attention = sdpa"
     ):
-        train(tiny_config(tiny_llama_dir, tmp_path, tmp_path / "run", attention="flash_attention_2"))
+        train(tiny_config(tiny_llama_dir, data, tmp_path / "run", attention="flash_attention_2"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(training.base, "is_flash_attn_2_available", lambda: False)
     with pytest.raises(ConfigError, match=r"needs the flash-attn package"):
-        check_attention("flash_attention_2", "auto")
+        check_attention("flash_attention_2", "auto", "bf16")
     monkeypatch.setattr(training.base, "is_flash_attn_2_available", lambda: True)
-    check_attention("flash_attention_2", "auto")
+    check_attention("flash_attention_2", "auto", "bf16")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    for dtype in ("fp32", "auto"):
+        settings = {"attention": "flash_attention_2", "dtype": dtype, "device": "auto"}
+        with pytest.raises(ConfigError, match=r"attention = flash_attention_2 and dtype = fp32 clash"):
+            train(tiny_config(tiny_llama_dir, data, tmp_path / "run", **settings))
 
 
 def test_the_dry_run_says_what_it_does_not_count(tiny_llama_dir: Path, tmp_path: Path) -> None:
     plain = tiny_config(tiny_llama_dir, tmp_path, tmp_path / "run")
-    assert "not counted" not in dry_run(plain)
-    plain.lora.dora, plain.attention = True, "eager"
+    said = dry_run(plain)
+    assert "not counted" not in said
+    assert "liger" not in said
+    plain.lora.dora, plain.attention, plain.kernels = True, "eager", "liger"
     said = dry_run(plain)
     assert "lora.dora = true: the norm of a layer's weights takes a few copies" in said
     assert "attention = eager: the scores of all pairs of tokens are kept" in said
+    assert "kernels = liger: the table is of our own functions" in said

@@ -192,8 +192,12 @@ def test_a_model_that_widens_its_logits_has_the_same_loss() -> None:
 
 
 def test_a_model_that_cannot_compute_in_chunks_keeps_its_own_loss(
-    tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", module.__name__)
+
     def fail(*args: Any) -> None:
         raise RuntimeError("expected m1 and m2 to have the same dtype")
 
@@ -202,3 +206,16 @@ def test_a_model_that_cannot_compute_in_chunks_keeps_its_own_loss(
     with chunked_loss(model, batch()) as done:
         assert not done
         model(**batch()).loss.backward()
+    assert "the loss in chunks cannot be computed for this model" in caplog.text
+
+
+def test_memory_that_runs_out_is_no_reason_to_take_more(
+    tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(module, "chunked_cross_entropy", fail)
+    model = build_tiny_llama(tiny_tokenizer)
+    with pytest.raises(torch.OutOfMemoryError), chunked_loss(model, batch()):
+        pass

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^(?:\$ )?(trimaran (?:train|merge|export) .*?)( &)?$", PAGE, re.MULTILINE)
 """(command, what puts it into the background) of each line, in the order of the page."""
+
+SPOT = re.search(r"--output (out/spot) &\n(until .*)\nkill -TERM \$!\n", PAGE)
+"""The run that is ended, and how its first row of metrics is waited for: before, SIGTERM kills Python."""
 
 # The recipe's own rows and settings, but a tiny model, four steps, and nothing dropped by chance.
 OVERRIDES = (
@@ -85,7 +89,9 @@ def test_the_walk_through(
                 arguments += ["--model", str(tiny_llama_dir)]
         if background:
             evicted(arguments, monkeypatch)
-            assert [path.name for path in Path("out/spot/checkpoints").iterdir()] == ["checkpoint-2"]
+            assert SPOT is not None
+            assert [path.name for path in Path(SPOT[1], "checkpoints").iterdir()] == ["checkpoint-2"]
+            subprocess.run(["bash", "-c", SPOT[2]], check=True, timeout=60)  # what it waits for is there
         else:
             assert main(arguments) == 0, line
 

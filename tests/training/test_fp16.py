@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.training.test_guard import POISON, poisoned
 from training.ewc.config import EwcSettings
 from training.methods.full.config import FullSettings
 from training.metrics import read_metrics
+from training.moe.config import MoeSettings
 from training.resume import RunDirectory
 
 STEPS = 8
@@ -139,3 +141,19 @@ def test_what_does_not_go_with_it_is_named(tmp_path: Path) -> None:
         config(ewc=EwcSettings(save=True))
     with pytest.raises(ConfigError, match=r"dtype = fp16, but weight would be trained in fp16"):
         scaling.check_fp16(config(), torch.nn.Linear(2, 2).half())
+
+
+def test_routers_in_fp16_are_refused_before_anything_is_loaded(
+    tiny_llama_dir: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("the base was loaded first")
+
+    monkeypatch.setattr(run, "load_trainable_base", refuse)
+    for router in ("trainable", "warmup"):
+        config = tiny_config(
+            tiny_llama_dir, data, tmp_path / "run", dtype="fp16", moe=MoeSettings(router=router)
+        )
+        with pytest.raises(ConfigError, match=rf"dtype = fp16 and moe\.router = {router} clash"):
+            run.train(config)
+        scaling.check_fp16_settings(replace(config, base_quantization="nf4"))  # its routers are in fp32

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,3 +69,18 @@ def test_it_takes_the_place_of_our_own_functions(
     (model,) = patched
     assert type(model).__name__ == "LlamaForCausalLM"
     assert not isinstance(model, PeftModel)
+
+
+def test_what_we_call_is_in_the_package() -> None:
+    """By its text: it cannot be imported without Triton's compiler, which needs a GPU."""
+    package = find_spec("liger_kernel")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("Liger is not installed")
+    (root,) = package.submodule_search_locations
+    tree = ast.parse(Path(root, "transformers", "monkey_patch.py").read_text(encoding="utf-8"))
+    names = {one.name for one in tree.body if isinstance(one, ast.FunctionDef)}
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    assert {"MODEL_TYPE_TO_APPLY_LIGER_FN", "_apply_liger_kernel_to_instance"} <= names

@@ -9,6 +9,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+import training.run as run
 from checkpoints.errors import ConfigError
 from checkpoints.manifest import file_sha256, read_manifest
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
@@ -60,3 +61,31 @@ def test_rows_to_evaluate_on_are_not_trained_on(
         ConfigError, match=r"all 13 training rows are in data\.eval = .* as well.*eval_fraction"
     ):
         train(tiny_config(tiny_llama_dir, data, tmp_path / "other", rows={"eval": data}))
+
+
+def test_a_run_that_trained_on_rows_to_evaluate_on_is_not_resumed_without_them(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of an older version, whose record says nothing of such rows."""
+
+    def stop(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(4))
+    for name, evaluated in {"overlaps": chat_rows(4)[1:2], "does-not": chat_rows(5)[4:]}.items():
+        settings = {"max_steps": 1, "rows": {"eval": write_jsonl(tmp_path / f"{name}.jsonl", evaluated)}}
+        config = tiny_config(tiny_llama_dir, data, tmp_path / name, **settings)
+        with monkeypatch.context() as patched:
+            patched.setattr(run, "write_adapter", stop)
+            with pytest.raises(KeyboardInterrupt):
+                train(config)
+        record = tmp_path / name / "run.json"
+        recorded = json.loads(record.read_text(encoding="utf-8"))
+        assert recorded.pop("also_evaluated") == (name == "overlaps")
+        whole = record.read_text(encoding="utf-8")
+        record.write_text(json.dumps(recorded), encoding="utf-8")
+        if name == "overlaps":
+            with pytest.raises(ConfigError, match=r"also_evaluated was 0, now it is 1"):
+                train(config)
+            record.write_text(whole, encoding="utf-8")
+        assert train(config).is_dir()

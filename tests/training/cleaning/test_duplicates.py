@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from io import BytesIO
 
+import pytest
+
 from training.data.cleaning.decontamination import EvaluationNgrams, texts_of
 from training.data.cleaning.duplicates import ExactDuplicates
 from training.data.cleaning.near_duplicates import NearDuplicates
@@ -58,8 +60,30 @@ def test_an_instruction_in_front_of_short_inputs_does_not_make_them_near_duplica
     assert near([*rows, ("", instruction, ["label", "0"])]) == {}
     # With 3 rows or fewer it cannot be told from a text and its copies.
     assert near(rows[0:3:2]) == {1: 0}
-    long_answer = words_of(99)
-    assert near([(*row[:2], long_answer) for row in (*rows, again)])[12] == 5
+    answers = [words_of(100 + row) for row in range(12)]
+    long = [(*row[:2], answer) for row, answer in zip((*rows, again), (*answers, answers[5]), strict=True)]
+    assert near(long) == {12: 5}
+
+
+@pytest.mark.parametrize("copies", [2, 4, 8, 20])
+@pytest.mark.parametrize("length", [1, 20])
+def test_copies_are_no_instruction_however_many(copies: int, length: int) -> None:
+    """Of a question of 80 words with one word changed, among others with a common beginning."""
+    question, answer = words_of(0, 80), words_of(1, length)
+    changed = [[*question[:40], f"changed{copy}", *question[41:]] for copy in range(copies)]
+    others = [("", [*question[:6], *words_of(10 + row)], words_of(50 + row)) for row in range(5)]
+    rows = [*others, *(("", asked, answer) for asked in changed)]
+    assert near(rows) == dict.fromkeys(range(6, 5 + copies), 5)
+    # One that is answered otherwise does not make an instruction of the rest.
+    assert near([*rows[5:], ("", question, ["other"])]) == dict.fromkeys(range(1, copies), 0)
+
+
+def test_a_long_instruction_keeps_its_rows_where_most_answer_the_same() -> None:
+    instruction = words_of(0, 80)
+    rows = [
+        ("", [*instruction, *words_of(1 + row, 8)], ["yes" if row in (7, 19) else "no"]) for row in range(30)
+    ]
+    assert near(rows) == {}
 
 
 def test_rows_that_differ_in_system_turns_or_answers_are_no_duplicates() -> None:
@@ -99,6 +123,19 @@ def test_what_several_rows_of_one_evaluation_file_have_is_repeated() -> None:
     ngrams.add([[*phrase, "others"]], "b:2")
     assert [hit.repeated for hit in ngrams.find(phrase)] == [True, True, True]
     assert not any(hit.repeated for hit in ngrams.find(question))
+
+
+def test_a_passage_that_some_evaluation_rows_repeat_is_no_phrase() -> None:
+    """As in sets for reading, where several questions are about one text."""
+    passage, phrase = words_of(0, 20), words_of(1, 20)
+    ngrams = EvaluationNgrams(13)
+    for row in range(100):
+        about = passage if row < 5 else words_of(100 + row, 20)
+        ngrams.add([about, [*phrase, f"q{row}"]], f"squad.jsonl:{row + 1}")
+    assert not any(hit.repeated for hit in ngrams.find(passage))
+    assert all(hit.repeated for hit in ngrams.find(phrase))
+    ngrams.add([passage, ["other"]], "squad.jsonl:101")  # 6 of 101
+    assert all(hit.repeated for hit in ngrams.find(passage))
 
 
 def test_the_texts_of_an_evaluation_row() -> None:

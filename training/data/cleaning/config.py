@@ -74,8 +74,8 @@ class CleanDataConfig:
     """How many words in a row are too many to share with an evaluation set, 8 or more."""
 
     max_ngram_rows: int = 10
-    """A sequence that several rows of an evaluation file have, and more rows than this, is a phrase of the
-    format, and is ignored. Rows that ask the same count once."""
+    """A sequence that several rows of an evaluation file have (more than 5% of them), and more rows than
+    this, is a phrase of the format, and is ignored. Rows that ask the same count once."""
 
     samples: int = 5
     """How many dropped rows of each kind the report shows."""

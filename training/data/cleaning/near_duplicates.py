@@ -19,7 +19,9 @@ _PERMUTATIONS = 128
 _SHINGLE = 5  # words
 _FOUND = 0.95  # with at least this probability two rows at the threshold are compared
 _INSTRUCTION = 3
-"""What is asked in more rows than this is an instruction in front of what differs, and does not count."""
+"""What is asked in more rows than this may be an instruction in front of what differs ..."""
+_UNLIKE = 2
+"""... and is one, and does not count, if as many of them are no copies of the first of them."""
 
 _Shingles = npt.NDArray[np.uint64]
 _NONE: _Shingles = np.zeros(0, dtype=np.uint64)
@@ -45,9 +47,9 @@ class NearDuplicates:
     rows are compared with, is the first of each group.
 
     Two rows are nearly the same if their sequences are, the sequences of their answers alone are too, and
-    their system turns are equal. A sequence that is asked in many rows, as an instruction is in front of
-    short inputs, is left out: it says nothing of what these rows have of their own. How many have it is known
-    when all are in, so rows are added first, to a file, and judged then.
+    their system turns are equal. A sequence that is asked in many rows which are not all copies of one, as an
+    instruction is in front of short inputs, is left out: it says nothing of what these rows have of their
+    own. Which have it is known when all are in, so rows are added first, to a file, and judged then.
     """
 
     def __init__(self, threshold: float, scratch: IO[bytes]) -> None:
@@ -85,14 +87,14 @@ class NearDuplicates:
 
         The rows come in their order; nothing can be added afterwards.
         """
-        rows_with = self._count_rows()
+        instructions = self._find_instructions()
         for place, row in enumerate(self._rows):
-            own = self._own(self._read(place), rows_with)
+            own = self._own(self._read(place), instructions)
             sketch = self._empty.copy()
             sketch.update_batch(np.union1d(own.asked, own.answered).tolist())
             found, best = None, 0.0
             for other in sorted(self._index.query(sketch)):
-                similarity = _similarity(own, self._own(self._read(other), rows_with), self._threshold)
+                similarity = _similarity(own, self._own(self._read(other), instructions), self._threshold)
                 if similarity >= self._threshold and similarity > best:
                     found, best = self._rows[other], similarity
             if found is None:
@@ -112,9 +114,33 @@ class NearDuplicates:
             counts[slots] += counts[slots] < 255
         return counts
 
-    def _own(self, row: _Row, rows_with: npt.NDArray[np.uint8]) -> _Row:
-        """Return a row without the sequences that many ask; where none is left, all that it asks is one."""
-        asked = row.asked[rows_with[_slots(row.asked, rows_with)] <= _INSTRUCTION]
+    def _find_instructions(self) -> npt.NDArray[np.bool_]:
+        """Return which sequences are of instructions, by their last bits.
+
+        Copies of one text share most of what they ask too. But they are all alike: two rows that have at
+        least the threshold t in common with a third have 2t - 1 with each other (1 - Jaccard is a distance).
+        """
+        counts = self._count_rows()
+        many = np.flatnonzero(counts > _INSTRUCTION)
+        first = np.full(len(many), -1)  # the first row that asks each
+        unlike = np.zeros(len(many), dtype=np.uint8)  # how many later ones are no copies of it
+        least = max(2 * self._threshold - 1, self._threshold / 2)
+        for place in range(len(self._rows)):
+            row = self._read(place)
+            slots = np.unique(_slots(row.asked, counts))
+            asked = np.searchsorted(many, slots[counts[slots] > _INSTRUCTION])
+            first[asked[first[asked] < 0]] = place
+            undecided = asked[(first[asked] != place) & (unlike[asked] < _UNLIKE)]
+            for other in np.unique(first[undecided]).tolist():
+                if _similarity(row, self._read(other), least) < least:
+                    unlike[undecided[first[undecided] == other]] += 1
+        found = np.zeros(len(counts), dtype=np.bool_)
+        found[many[unlike >= _UNLIKE]] = True
+        return found
+
+    def _own(self, row: _Row, instructions: npt.NDArray[np.bool_]) -> _Row:
+        """Return a row without the sequences of instructions; where none is left, all that it asks is one."""
+        asked = row.asked[~instructions[_slots(row.asked, instructions)]]
         if len(row.asked) and not len(asked):
             asked = np.array([row.whole], dtype=np.uint64)
         return _Row(asked, row.answered, row.whole, row.system)
@@ -161,7 +187,7 @@ def _shingles(words: Sequence[str]) -> _Shingles:
     return np.unique(np.fromiter(map(_bits, shingles), dtype=np.uint64, count=len(shingles)))
 
 
-def _slots(shingles: _Shingles, counts: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
+def _slots(shingles: _Shingles, counts: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     return (shingles & np.uint64(len(counts) - 1)).astype(np.intp)
 
 
