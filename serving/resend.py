@@ -25,9 +25,10 @@ _SHED = (
     "timeout passed before a slot was free",
 )
 _CLOSED = "Channel closed"  # by the caller
-# The request was certainly not begun. Any other connection that broke may have been broken by the request
-# itself, which then must not go through all replicas one by one.
-_NOT_BEGUN = ("connect to", "backends failing")
+# The request was certainly not begun: no server took the connection, or no name led to one. Any other
+# connection that broke may have been broken by the request itself, which then must not go through all
+# replicas one by one.
+_NOT_BEGUN = ("connect to", "backends failing", "errors resolving", "dns resolution failed")
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 

@@ -47,12 +47,18 @@ compose --profile loadtest build triton loadtest || exit 2
 
 echo "== serve $TRIMARAN_REPOSITORY"
 compose up -d triton || exit 2
-container=$(compose ps -a -q triton)
-# compose reads .env by itself; a shell does not.
-seconds=${TRIMARAN_START_SECONDS:-$(sed -n 's/^TRIMARAN_START_SECONDS=//p' .env 2>/dev/null | tail -n 1)}
+# One, should a larger `--scale` of before have left several.
+container=$(compose ps -a -q triton | tail -n 1)
+if [ -z "$container" ]; then
+    echo "compose started no container for the service triton" >&2
+    exit 2
+fi
+# compose reads .env by itself, quotes and remarks included; a shell does not.
+written=$(sed -n "s/^TRIMARAN_START_SECONDS=[\"']\{0,1\}\([0-9]*\).*/\1/p" .env 2>/dev/null | tail -n 1)
+seconds=${TRIMARAN_START_SECONDS:-$written}
 limit=$(($(date +%s) + ${seconds:-600}))
 while :; do
-    state=$(docker inspect --format '{{.State.Health.Status}} {{.State.Status}} {{.RestartCount}}' "$container")
+    state=$(docker inspect --format '{{.State.Health.Status}} {{.State.Status}} {{.RestartCount}}' "$container") || exit 2
     case $state in
         healthy*) break ;;
         unhealthy* | *restarting* | *exited* | *" running "[1-9]*) reason=$state ;;

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 CONTAINER = "c" * 64
+ENDED = "e" * 64
 IMAGE = "trimaran/serve-cpu:0.1.0"
 
 
@@ -89,6 +90,8 @@ def fake_engine(folder: Path) -> Iterator[FakeEngine]:
 def fake_compose(folder: Path, *, running: bool = False, fails: str = "") -> Path:
     """Write a ``docker-compose`` and a ``docker`` without compose into ``folder``; return the list of calls.
 
+    Of a service with a profile it has the container ``ENDED``, which the engine does not show.
+
     Args:
         folder: to be put on PATH.
         running: whether the container was there before the first ``up``.
@@ -98,13 +101,18 @@ def fake_compose(folder: Path, *, running: bool = False, fails: str = "") -> Pat
     state = folder / "running"
     if running:
         state.touch()
+    services = folder / "services.yaml"
+    services.write_text(
+        f"services: {{triton: {{image: '{IMAGE}'}}, prometheus: {{}}, loadtest: {{profiles: [loadtest]}}}}"
+    )
     script = f"""#!/bin/sh
 echo "$DOCKER_HOST $*" >> {calls}
 case "$*" in
   "{fails or "nothing"}"*) echo "no space left" >&2; exit 1 ;;
+  "ps -a -q") echo {ENDED}; [ ! -e {state} ] || echo {CONTAINER} ;;
   "ps -a -q"*) [ ! -e {state} ] || echo {CONTAINER} ;;
   up*) touch {state} ;;
-  config) echo "services: {{triton: {{image: '{IMAGE}'}}}}" ;;
+  config) cat {services} ;;
 esac
 """
     for name, text in (("docker-compose", script), ("docker", "#!/bin/sh\nexit 1\n")):

@@ -57,8 +57,16 @@ def test_it_builds_starts_waits_and_starts_the_others(engine: FakeEngine, folder
     engine.states = [state("starting"), state("starting"), state("healthy")]
     start(folder, build=True, timeout=5)
     assert len(engine.states) == 1, "it did not wait"
-    ups = [line for line in asked(calls, engine) if not line.startswith("ps")]
+    ups = [line for line in asked(calls, engine) if not line.startswith(("ps", "config"))]
     assert ups == ["build triton", "up -d --no-build triton", "up -d --no-build"]
+
+
+def test_what_a_profile_left_is_not_looked_at(engine: FakeEngine, folder: Path) -> None:
+    """A load test or Locust of before, whose container has ended."""
+    calls = fake_compose(folder.parent / "bin")
+    engine.states = [state("healthy")]
+    start(folder, build=False, timeout=5)
+    assert asked(calls, engine)[-1] == "ps -a -q triton prometheus"
 
 
 def test_only_the_services_asked_for(engine: FakeEngine, folder: Path) -> None:

@@ -69,7 +69,8 @@ def start(
         _watch(client, started[-1], timeout, fresh=started[-1] not in before)
         compose.run("up", "-d", "--no-build", *(("triton", *services) if services else ()))
         time.sleep(_SETTLE_SECONDS)
-        for identifier in compose.containers():
+        # Without names there would also be what a command with a profile left, and that may have ended.
+        for identifier in compose.containers(*(("triton", *services) if services else compose.services())):
             _check_running(client, identifier)
 
 
@@ -150,10 +151,19 @@ class _Compose:
         """Ids of the containers there are, running or not; Compose v2 needs -a for those that are not."""
         return self._ask("ps", "-a", "-q", *services).split()
 
+    def services(self) -> list[str]:
+        """Names of the services without a profile: what `up` starts by default."""
+        # `config --services` of Compose v1 names those with a profile, too.
+        return [name for name, service in self._config().items() if not service.get("profiles")]
+
     def serving_image(self) -> str:
         """Name of the image that the service triton runs."""
-        image: str = yaml.safe_load(self._ask("config"))["services"]["triton"]["image"]
+        image: str = self._config()["triton"]["image"]
         return image
+
+    def _config(self) -> dict[str, Any]:
+        services: dict[str, Any] = yaml.safe_load(self._ask("config"))["services"]
+        return services
 
     def _ask(self, *arguments: str) -> str:
         done = self._call(arguments, capture=True)
