@@ -105,6 +105,7 @@ class SweepConfig(LoadTestConfig):
             min_gain=self.min_gain,
             repeats=self.repeats,
             whole=self.over == "concurrency",
+            at_random=self.over == "rate",
             required=self.required,
             loads=self.loads,
         )

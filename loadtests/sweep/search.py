@@ -92,6 +92,7 @@ class Search:
         min_gain: share of the added load that must become throughput, else the system is saturated.
         repeats: trials of a load that decides; odd, the majority counts.
         whole: loads are whole numbers.
+        at_random: requests come at random, at the rate that a load is; else few of them say as much as many.
         required: below this load saturation alone does not end the growth; limits do.
         loads: measure these instead.
     """
@@ -104,6 +105,7 @@ class Search:
     min_gain: float = 0.1
     repeats: int = 1
     whole: bool = False
+    at_random: bool = False
     required: float | None = None
     loads: Sequence[float] | None = None
 
@@ -174,7 +176,7 @@ class Search:
                 continue  # a halved gap: too near for noise
             gain = (upper.throughput / lower.throughput - 1) / (upper.load / lower.load - 1)
             slower = None in (lower.latency_ns, upper.latency_ns) or upper.latency_ns > lower.latency_ns  # type: ignore[operator]
-            if gain < self.min_gain and slower and not _by_chance(lower, upper):
+            if gain < self.min_gain and slower and not (self.at_random and _by_chance(lower, upper)):
                 return upper.load
         return None
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import pytest
 
+from loadtests.sweep.config import SweepConfig
 from loadtests.sweep.knee import knee
 from loadtests.sweep.search import Search
 
@@ -184,7 +185,7 @@ def test_a_line_has_no_knee(curve: list[tuple[float, float]]) -> None:
 
 def test_few_requests_that_came_by_chance_are_no_saturation() -> None:
     """Poisson arrivals for 18 s, from one request per second on, at a server with ample capacity."""
-    search = Search(start=1, factor=2, highest=8)
+    search = Search(start=1, factor=2, highest=8, at_random=True)
     saturated = 0
     for seed in range(1000):
         chance = random.Random(seed)
@@ -200,3 +201,15 @@ def test_few_requests_that_came_by_chance_are_no_saturation() -> None:
     # A server that is full at 4 requests per second is still found.
     trials = [Made(n, "passed", 64 * min(n, 4), 1e8 * n, 18 * min(n, 4)) for n in (1, 2, 4, 8)]
     assert search.conclude(trials).saturated_at == 8
+
+
+def test_few_requests_of_a_closed_loop_do_saturate() -> None:
+    """Users send when they have their answer: no chance is in how many requests come."""
+
+    def measure(users: float) -> Made:
+        return replace(closed(users, slots=4), requests=30)
+
+    search = SweepConfig(over="concurrency", start=1, max_e2e_p95="1h").search()
+    found = search.conclude(run(search, measure))
+    assert (found.ended_by, found.saturated_at) == ("saturation", 8)
+    assert SweepConfig(over="rate", max_e2e_p95="1h").search().at_random
