@@ -22,8 +22,12 @@ RUN_BY = {
     # Without Grafana, as the page says.
     "docker compose up -d --build": (GATE, "up -d triton"),
     "docker compose --profile loadtest run": (GATE, "--profile loadtest run --rm loadtest"),
-    "docker compose --profile locust": (CONTAINERS, "locust"),
-    "docker cp": (CONTAINERS, "locust"),
+    "docker compose --profile locust up": (
+        CONTAINERS,
+        '"up", "-d", "--scale", "locust-worker=2", "locust-master"',
+    ),
+    "docker compose --profile locust down": (CONTAINERS, '"down", "--volumes", "--timeout"'),
+    "docker cp": (CONTAINERS, 'docker("cp", f"{master}:/results/locust"'),
     "docker compose down": (CONTAINERS, '"down", "--volumes"'),
     "docker compose exec triton trimaran load": (CONTAINERS, '"exec", "-T", "triton", "trimaran", "load"'),
     "deploy/ci/gate.sh": (CONTAINERS, 'run_gate("--keep"'),

@@ -6,6 +6,7 @@ import json
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.deploy.monitoring.tools import missing
 pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
 
 PROFILE = ("--profile", "locust")
+IMAGE = "trimaran-test/locust:fresh"
 RESULTS = "/results/locust/results.json"
 
 
@@ -30,11 +32,12 @@ def test_it_was_brought_up_by_compose_v2(stack: Stack) -> None:
 
 
 def test_the_profile_builds_its_image_and_measures(
-    stack: Stack, wait_until: Callable[[Callable[[], bool], float], None]
+    stack: Stack, tmp_path: Path, wait_until: Callable[[Callable[[], bool], float], None]
 ) -> None:
     """As on a fresh machine: an image of this name is not there."""
+    stack.engine.docker("rmi", "--force", IMAGE, check=False)  # of an earlier run
     scaled = ("up", "-d", "--scale", "locust-worker=2", "locust-master", "locust-worker")
-    stack.compose(*PROFILE, *scaled, timeout=300, TRIMARAN_LOADTEST_IMAGE="trimaran-test/locust:fresh")
+    stack.compose(*PROFILE, *scaled, timeout=300, TRIMARAN_LOADTEST_IMAGE=IMAGE)
     url = stack.url("locust")
 
     def workers() -> int:
@@ -49,7 +52,9 @@ def test_the_profile_builds_its_image_and_measures(
         assert json.load(answer)["success"]
     read = ("exec", "-T", "locust-master", "cat", RESULTS)
     wait_until(lambda: "requests" in stack.compose(*PROFILE, *read, check=False), 120)
-    found: dict[str, Any] = json.loads(stack.compose(*PROFILE, *read))
+    master = stack.compose(*PROFILE, "ps", "-q", "locust-master").strip()
+    stack.engine.docker("cp", f"{master}:/results/locust", str(tmp_path / "results"))
+    found: dict[str, Any] = json.loads((tmp_path / "results" / "results.json").read_text(encoding="utf-8"))
     assert found["requests"]["failed"] == 0, found["requests"]
     assert found["requests"]["ok"] > 0
     assert len(found["load_generator"]["workers"]) == 2
