@@ -20,6 +20,7 @@ __all__ = ["LIMIT_METRICS", "LIMIT_STATISTICS", "OBJECTIVE_METRICS", "LoadTestCo
 LIMIT_METRICS = ("ttft", "itl", "tpot", "e2e")
 LIMIT_STATISTICS = ("p50", "p95", "p99")
 OBJECTIVE_METRICS = ("ttft", "itl", "tpot", "e2e")
+_FAILURE_RATE = 0.01
 _USERS, _USERS_OF_OPEN_LOOP = 8, 256
 
 
@@ -96,8 +97,8 @@ class LoadTestConfig(WorkloadSettings):
     """Limits by name, in YAML a mapping (ttft_p95: 500ms), else ttft_p95=500ms,failure_rate=0.1%,goodput=95%:
     failure_rate, goodput, and p50, p90, p95, p99 or p99.9 of ttft, itl, tpot or e2e.
     Requests are good when they keep the limits on ttft, tpot and e2e, unless --goodput-* says otherwise."""
-    max_failure_rate: float | str = 0.01
-    """The verdict fails when more than this share of the requests failed: 0.001 or 0.1%."""
+    max_failure_rate: float | str | None = None
+    """The verdict fails when more than this share of the requests failed: 0.001 or 0.1%. Default: 0.01."""
     max_ttft_p50: str | None = None
     """The verdict fails when the median time to first token is longer, such as 300ms."""
     max_ttft_p95: str | None = None
@@ -204,7 +205,8 @@ class LoadTestConfig(WorkloadSettings):
     @property
     def failure_limit(self) -> float:
         """``max_failure_rate``, or that of ``slo``, from 0 to 1."""
-        return parse_share(read_slo(self.slo).get("failure_rate", self.max_failure_rate), "max_failure_rate")
+        limit = read_slo(self.slo).get("failure_rate", self.max_failure_rate)
+        return _FAILURE_RATE if limit is None else parse_share(limit, "max_failure_rate")
 
     @property
     def goodput_limit(self) -> float | None:
@@ -231,4 +233,6 @@ class LoadTestConfig(WorkloadSettings):
             for metric, name in names.items()
             if (text := getattr(self, name)) is not None
         }
-        return options or objectives_of(self.slo)
+        if options or self.goodput_limit is None:
+            return options
+        return objectives_of(self.slo)

@@ -59,13 +59,9 @@ def check_slo(config: LoadTestConfig) -> None:
         ConfigError: one is malformed, or has two values.
     """
     named = read_slo(config.slo)
-    default = type(config).max_failure_rate
-    for name, field, unset in (
-        ("failure_rate", "max_failure_rate", default),
-        ("goodput", "min_goodput", None),
-    ):
+    for name, field in (("failure_rate", "max_failure_rate"), ("goodput", "min_goodput")):
         value = getattr(config, field)
-        if name in named and value != unset and parse_share(value, field) != named[name]:
+        if name in named and value is not None and parse_share(value, field) != named[name]:
             raise ConfigError(f"slo: {name}: {named[name]:g} and {field}: {value} clash; leave one out")
     for (metric, statistic), limit in latency_slos(config.slo).items():
         text = getattr(config, f"max_{metric}_{statistic}", None)

@@ -59,13 +59,11 @@ def latency_slos(slo: Mapping[str, float | str] | str | None) -> dict[tuple[str,
 
 
 def objectives_of(slo: Mapping[str, float | str] | str | None) -> dict[str, int]:
-    """Return what each request should keep where ``goodput`` is limited: metric tag -> nanoseconds.
+    """Return what each request should keep where the goodput is limited: metric tag -> nanoseconds.
 
     It is the limit on the metric itself, the longest of them. A gap between tokens is no objective here: of a
     hundred gaps one may be longer than ``itl_p99``, so most answers of a good server have such a gap.
     """
-    if "goodput" not in read_slo(slo):
-        return {}
     found: dict[str, int] = {}
     for (metric, _), limit in latency_slos(slo).items():
         if metric in _ONE_PER_REQUEST:

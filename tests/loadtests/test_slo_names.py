@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from loadtests.errors import ConfigError
 from loadtests.measurement import measure
 from loadtests.metrics.distribution import Distribution
 from loadtests.run import judge_measurement
+from loadtests.stock_options import add_options, config_from_options
 from loadtests.sweep.config import SweepConfig
 from tests.loadtests.test_metrics import record
 from trimaran.command_parser import parse_command
@@ -39,6 +41,28 @@ def test_four_lines_are_a_whole_gate(tmp_path: Path) -> None:
     assert dataclasses.replace(config, users=3).failure_limit == 0.001
 
 
+class Options(ArgumentParser):
+    """As Locust's parser, which patches the process it is imported into."""
+
+    def add_argument(self, *names: Any, include_in_web_ui: bool = True, **option: Any) -> Any:
+        return super().add_argument(*names, **option)
+
+
+def test_locust_takes_the_same_names() -> None:
+    parser = Options()
+    add_options(parser)
+    of_locust = {"host": "http://endpoint", "num_users": 2, "run_time": 30, "stop_timeout": 5}
+
+    def read(*arguments: str) -> LoadTestConfig:
+        return config_from_options(parser.parse_args(arguments, Namespace(**of_locust)))
+
+    assert read("--slo", "failure_rate=0.1%").failure_limit == 0.001
+    assert read("--slo", "failure_rate=1%", "--max-failure-rate", "0.01").max_failure_rate == 0.01
+    assert read().max_failure_rate == 0.01
+    with pytest.raises(ConfigError, match=r"failure_rate: 0.001 and max_failure_rate: 1% clash"):
+        read("--slo", "failure_rate=0.1%", "--max-failure-rate", "1%")
+
+
 def test_a_sweep_takes_the_same_names() -> None:
     sweep = SweepConfig(slo="ttft_p95=500ms,goodput=95%", point_duration="20s")
     assert sweep.point(4.0).latency_limits() == {("ttft", "p95"): 500 * MS}
@@ -62,6 +86,8 @@ def test_an_objective_of_its_own_wins_and_the_longest_limit_is_one() -> None:
     assert LoadTestConfig(slo=slo).objectives() == {"ttft": 900 * MS, "e2e": 4000 * MS}
     assert LoadTestConfig(slo=slo, goodput_ttft="1s").objectives() == {"ttft": 1000 * MS}
     assert LoadTestConfig(slo="ttft_p95=500ms").objectives() == {}
+    # The goodput that is asked for may be an option beside the names.
+    assert LoadTestConfig(slo="ttft_p95=500ms", min_goodput="95%").objectives() == {"ttft": 500 * MS}
 
 
 def test_the_line_that_broke_is_told_by_its_name() -> None:
@@ -101,6 +127,10 @@ def test_the_line_that_broke_is_told_by_its_name() -> None:
         (
             {"slo": "failure_rate=0", "max_failure_rate": 0.2},
             "failure_rate: 0 and max_failure_rate: 0.2 clash",
+        ),
+        (
+            {"slo": "failure_rate=0.1%", "max_failure_rate": 0.01},
+            "failure_rate: 0.001 and max_failure_rate: 0.01 clash",
         ),
         ({"slo": "itl_p50=1s", "max_itl_p50": "2s"}, "slo: itl_p50: 1.00 s and max_itl_p50: 2s clash"),
         ({"slo": "lateness_p99=1s"}, "slo: 'lateness_p99' is unknown"),
