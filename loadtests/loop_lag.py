@@ -44,6 +44,7 @@ class LoopLag:
     def close(self) -> None:
         """Measure no more."""
         if self._greenlet is not None:
+            self.take()  # a loop that stands still now would not come to it any more
             self._greenlet.kill()
 
     def as_dict(self) -> dict[str, Any] | None:

@@ -112,6 +112,7 @@ class StockRun:
             self._collector.begin_in(head_start_ns(self._config.user_count))
         attach(self._environment, self._session)
         self._session.begin()
+        gc.collect()  # of the test before, in the web interface
         gc.freeze()  # as in load.py
         self._lag = LoopLag(self._collector.now, self._config.warmup_ns)
         self._lag.start()

@@ -21,12 +21,15 @@ __all__ = ["BATCHES", "BatchSizes", "batch_sizes"]
 BATCHES = "triton_batches"
 """Batches that were executed, by ``batch_size``."""
 
+_ATTEMPTS = 3
+"""How often a target is asked that has never answered."""
+
 
 class BatchSizes:
     """Asks every target for the statistics of the model.
 
-    A target that does not answer with them (another server than Triton, or one that keeps them to itself) is
-    not asked again.
+    A target that never answers with them (another server than Triton, or one that keeps them to itself) is
+    soon left alone; one that has answered is asked again after a failure.
 
     Args:
         url: the targets, with commas between them.
@@ -41,6 +44,7 @@ class BatchSizes:
             ask = _over_grpc if target.scheme.startswith("grpc") else _over_http
             self._asks[number] = ask(target, model, headers, ca_file)
         self._model = model
+        self._failures = dict.fromkeys(self._asks, 0)
 
     def read(self, timeout_s: float) -> dict[Key, float]:
         """Return the counters of all targets that have them."""
@@ -50,8 +54,13 @@ class BatchSizes:
                 for version, size, count in ask(timeout_s):
                     labels = (("batch_size", str(size)), ("model", self._model), ("version", version))
                     found[Key(number, BATCHES, labels, True)] = float(count)
+                self._failures.pop(number, None)
             except Exception:  # whatever it is, the load and the other metrics go on
-                del self._asks[number]
+                # One that has answered is asked again; one that never does has no such statistics.
+                if number in self._failures:
+                    self._failures[number] += 1
+                    if self._failures[number] == _ATTEMPTS:
+                        del self._asks[number]
         return found
 
 

@@ -43,8 +43,8 @@ SCHEMA_VERSION = 1
 
 _ENDED_BY = {
     "limit": "the next load breaks a limit",
-    "generator": "at the next load requests were not sent in time, for a load generator that was too slow or "
-    "whose users were all busy (its point says which); the endpoint may take more",
+    "generator": "at the next load requests were not sent in time, or answers seen late, by a load generator "
+    "that was too slow or whose users were all busy (its point says which); the endpoint may take more",
     "saturation": "the throughput no longer grows, and no limit has broken",
     "highest": "this is the highest load allowed (--highest); the endpoint may take more",
     "loads": "all given loads are measured (--loads)",

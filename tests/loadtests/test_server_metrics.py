@@ -110,10 +110,24 @@ def test_sizes_of_batches_are_those_of_the_window() -> None:
     assert summed([(0, page(0)), (1, page(9))], (0, 1), answered=9)["window"]["batch_sizes"] is None
 
 
-def test_a_server_without_statistics_is_asked_for_them_once(http_url: str) -> None:
+def test_only_a_server_that_never_had_statistics_is_left_alone(http_url: str) -> None:
     batches = BatchSizes(f"{http_url},grpc://127.0.0.1:1", "llm", {}, None)
-    assert batches.read(1.0) == {}
+    for _ in range(3):
+        assert len(batches._asks) == 2
+        assert batches.read(1.0) == {}
     assert batches._asks == {}
+
+    answers = iter([[("1", 4, 10)], TimeoutError("busy"), TimeoutError(), TimeoutError(), [("1", 4, 30)]])
+
+    def ask(_: float) -> list[tuple[str, int, int]]:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    batches = BatchSizes(http_url, "llm", {}, None)
+    batches._asks[0] = ask
+    assert [list(batches.read(1.0).values()) for _ in range(5)] == [[10], [], [], [], [30]]
 
 
 def test_a_restart_is_said_and_loses_nothing_that_was_seen() -> None:
