@@ -8,10 +8,13 @@ Each row attends to its own length only, so slots of different lengths cost no p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+
+from serving.engine.slots.runner import Chunk, compute_in_turn
 
 __all__ = ["OnnxRunner"]
 
@@ -26,6 +29,7 @@ class OnnxRunner:
     """
 
     device = torch.device("cpu")
+    mixes = False
 
     def __init__(self, session: Any, slots: int, max_context: int) -> None:
         self._session = session
@@ -54,6 +58,10 @@ class OnnxRunner:
         step.input_ids[:, 0] = token_ids
         step.position_ids[:, 0] = positions
         return step.run()[:, 0]
+
+    def compute(self, token_ids: list[int], positions: list[int], chunks: Sequence[Chunk]) -> torch.Tensor:
+        """See ``Runner.compute``: one after the other, as the graph computes rows of equal length."""
+        return compute_in_turn(self, token_ids, positions, chunks)
 
     def move_row(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` cached positions of row ``source`` to row ``target``."""

@@ -14,7 +14,7 @@ from serving.engine.request import GenerationRequest
 from serving.engine.slots.batch import Batch
 from serving.engine.slots.penalties import Penalties
 from serving.engine.slots.prefill_budget import SMALLEST, PrefillBudget
-from serving.engine.slots.runner import Prefixes, Runner
+from serving.engine.slots.runner import Chunk, Prefixes, Runner
 from serving.engine.slots.sampler import log_probabilities, most_likely, sample
 from serving.engine.slots.scheduler import Scheduler, Sequence
 
@@ -24,9 +24,10 @@ __all__ = ["SlotEngine"]
 class SlotEngine(Engine):
     """In-flight batching over a fixed number of slots.
 
-    A step computes either one token of every running request or at most ``prefill_chunk`` prompt
-    tokens, in turns, so a long prompt never stalls the streams that run beside it by more than one
-    chunk, and a first token does not wait for the others' next one.
+    A step computes one token of every running request and at most ``prefill_chunk`` prompt tokens, so a
+    long prompt never stalls the streams that run beside it by more than one chunk. Where the runner gains
+    nothing by computing both in one pass they take turns, so that a first token does not wait for the
+    others' next one.
 
     Args:
         runner: the model and its KV cache of ``slots`` rows of ``max_context`` positions.
@@ -89,44 +90,44 @@ class SlotEngine(Engine):
 
     @torch.inference_mode()
     def step(self) -> SequenceOf[TokenEvent]:
-        """Compute a chunk of prompts or one token of every running request, in turns where both wait."""
-        decodes = self._decode_is_next and bool(self._scheduler.decoding())
-        prefills = not decodes and self._scheduler.has_prefill()
-        self._decode_is_next = prefills
-        events = self._prefill() if prefills else self._decode()
+        """Compute parts of prompts and one token of every running request: together, or in turns."""
+        decoding = self._scheduler.decoding()
+        prefills = self._scheduler.has_prefill() and not (decoding and self._decode_is_next)
+        if self._runner.mixes:
+            self._decode_is_next = prefills and self._budget.wants_decode_pass
+        else:
+            self._decode_is_next = prefills
+        events: list[TokenEvent] = []
+        prompts = self._next_chunks(events, streams=bool(decoding)) if prefills else []
+        if prompts and not self._runner.mixes:
+            decoding = []
+        if decoding or prompts:
+            events += self._compute(decoding, prompts)
         self.counters.kv_tokens = self._scheduler.cached_tokens()
         return events
 
-    def _prefill(self) -> list[TokenEvent]:
-        events: list[TokenEvent] = []
-        budget = self._budget.tokens(streams=bool(self._scheduler.decoding()))
-        computed = 0
-        started = time.perf_counter()
+    def _next_chunks(self, events: list[TokenEvent], *, streams: bool) -> list[tuple[Chunk, Sequence]]:
+        """Return what is computed of prompts next; who is admitted for it is added to ``events``.
+
+        All but the last reach their prompts' ends, and their rows follow each other.
+        """
+        chunks: list[tuple[Chunk, Sequence]] = []
+        budget = self._budget.tokens(streams=streams)
         # What is left of the budget after one prompt is too little to begin another with, or is used.
-        while (not computed or budget >= SMALLEST) and (work := self._scheduler.next_prefill()) is not None:
+        while (not chunks or budget >= SMALLEST) and (work := self._scheduler.next_prefill()) is not None:
             row, sequence = work
             prompt = sequence.request.prompt_ids
             if sequence.computed == 0:
                 events.append(TokenEvent(sequence.handle, admitted=True))
                 self._enter(row, sequence)
-            size = self._budget.chunk(len(prompt) - sequence.computed, budget)
-            chunk = prompt[sequence.computed : sequence.computed + size]
-            logits = self._runner.prefill(row, chunk, sequence.computed)
-            sequence.computed += len(chunk)
-            budget -= len(chunk)
-            computed += len(chunk)
-            if not sequence.in_prefill:
-                if self._prefixes is not None:
-                    self._prefixes.save(row, prompt)
-                events += self._choose(logits, [sequence], first_row=row)
-        if computed:
-            if self._runner.device.type == "cuda":
-                torch.cuda.synchronize()  # a chunk that ends no prompt is still being computed
-            seconds = time.perf_counter() - started
-            self._budget.prefilled(computed, seconds)
-            self.counters.prompt_tokens += computed
-            self.counters.prefill_seconds += seconds
-        return events
+            start = sequence.computed
+            size = self._budget.chunk(len(prompt) - start, budget)
+            chunks.append((Chunk(row, prompt[start : start + size], start), sequence))
+            sequence.computed += size
+            budget -= size
+            if self._prefixes is not None:
+                break  # the next one may begin like this one
+        return chunks
 
     def _enter(self, row: int, sequence: Sequence) -> None:
         """Make ``row`` ready for a request whose prompt is to be computed."""
@@ -136,22 +137,36 @@ class SlotEngine(Engine):
         if self._prefixes is not None:
             sequence.computed = self._prefixes.load(row, prompt)
 
-    def _decode(self) -> list[TokenEvent]:
-        sequences = self._scheduler.decoding()
-        if not sequences:
-            return []
+    def _compute(self, decoding: list[Sequence], prompts: list[tuple[Chunk, Sequence]]) -> list[TokenEvent]:
+        """Run the model, and choose a token for each that decodes and each whose prompt is complete."""
         started = time.perf_counter()
-        logits = self._runner.decode(
-            [item.token_ids[-1] for item in sequences], [item.position for item in sequences]
+        chunks = [chunk for chunk, _ in prompts]
+        logits = self._runner.compute(
+            [item.token_ids[-1] for item in decoding], [item.position for item in decoding], chunks
         )
-        self.counters.steps += 1
-        self.counters.last_batch = len(sequences)
-        self.counters.peak_batch = max(self.counters.peak_batch, len(sequences))
-        events = self._choose(logits, sequences, first_row=0)
-        seconds = time.perf_counter() - started
-        self._budget.decoded(seconds)
-        self.counters.decode_seconds += seconds
+        complete = [item for _, item in prompts if not item.in_prefill]
+        if self._prefixes is not None:
+            for chunk, item in prompts[: len(complete)]:
+                self._prefixes.save(chunk.row, item.request.prompt_ids)
+        chosen = decoding + complete
+        first_row = 0 if decoding else chunks[0].row
+        events = self._choose(logits[: len(chosen)], chosen, first_row) if chosen else []
+        if not chosen and self._runner.device.type == "cuda":
+            torch.cuda.synchronize()  # a chunk that ends no prompt is still being computed
+        self._measure(len(decoding), sum(len(chunk.token_ids) for chunk in chunks), started)
         return events
+
+    def _measure(self, rows: int, tokens: int, started: float) -> None:
+        """Count a pass over ``rows`` decoding rows and ``tokens`` tokens of prompts."""
+        seconds = time.perf_counter() - started
+        prompts = self._budget.note(seconds, tokens=tokens, streams=rows > 0)
+        self.counters.prompt_tokens += tokens
+        self.counters.prefill_seconds += prompts
+        self.counters.decode_seconds += seconds - prompts
+        if rows:
+            self.counters.steps += 1
+            self.counters.last_batch = rows
+            self.counters.peak_batch = max(self.counters.peak_batch, rows)
 
     def _choose(self, logits: torch.Tensor, sequences: list[Sequence], first_row: int) -> list[TokenEvent]:
         """Choose a token for each of ``sequences``, which hold rows ``first_row``..., and end those done.

@@ -23,6 +23,12 @@ _REST = 1.25
 _TELLING = 16
 """Tokens from which on a pass says what a chunk costs per token."""
 
+_MIXED = 4
+"""Passes over prompts and running requests together, after which one of the latter alone is measured."""
+
+_LEAST = 0.2
+"""Of a pass over both is put down to the prompts in any case."""
+
 _WEIGHT = 0.3
 """Of a new measurement against those before."""
 
@@ -38,6 +44,7 @@ class PrefillBudget:
         self._largest = largest
         self._decode_seconds: float | None = None
         self._token_seconds: float | None = None
+        self._mixed = 0
 
     def tokens(self, *, streams: bool) -> int:
         """Return the budget of the next step; ``streams`` says whether requests are decoding."""
@@ -55,14 +62,31 @@ class PrefillBudget:
             return left
         return math.ceil(left / math.ceil(left / budget))
 
-    def decoded(self, seconds: float) -> None:
-        """Note the time of a decode pass and of choosing its tokens."""
-        self._decode_seconds = _mean(self._decode_seconds, seconds)
+    @property
+    def wants_decode_pass(self) -> bool:
+        """Whether the time of a decode pass is unknown, or of long ago."""
+        return self._decode_seconds is None or self._mixed >= _MIXED
 
-    def prefilled(self, tokens: int, seconds: float) -> None:
-        """Note the time that a step spent on ``tokens`` tokens of prompts."""
+    def note(self, seconds: float, *, tokens: int, streams: bool) -> float:
+        """Note the time of a pass and of choosing its tokens; return how much of it the prompts took.
+
+        Args:
+            seconds: of the whole pass.
+            tokens: of prompts that it computed.
+            streams: whether it computed running requests too.
+        """
+        if not tokens:
+            self._decode_seconds = _mean(self._decode_seconds, seconds)
+            self._mixed = 0
+            return 0.0
+        prompts = seconds
+        if streams:
+            self._mixed += 1
+            # The decode pass of before may have had many more rows.
+            prompts = max(seconds - (self._decode_seconds or 0.0), _LEAST * seconds)
         if tokens >= _TELLING:
-            self._token_seconds = _mean(self._token_seconds, seconds / tokens)
+            self._token_seconds = _mean(self._token_seconds, prompts / tokens)
+        return prompts
 
 
 def _mean(known: float | None, new: float) -> float:

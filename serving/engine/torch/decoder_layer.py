@@ -13,15 +13,17 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.activations import SiLUActivation
 
 from serving.engine.torch.attention import attend
-from serving.engine.torch.kv_cache import SlotCache
+from serving.engine.torch.kv_cache import SlotCache, SlotLayer
 from serving.engine.torch.norms import RMSNorm
 from serving.engine.torch.packed_linear import PackedLinear, can_pack
 from serving.engine.torch.packed_nf4 import PackedNF4Linear, can_pack_nf4
+from serving.engine.torch.plan import Plan
 
-__all__ = ["FusedDecoderLayer", "fuse_decoder_layers"]
+__all__ = ["FusedDecoderLayer", "fuse_decoder_layers", "has_only_fused_layers"]
 
 _LAYERS = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"})
 """Layers of transformers that compute what this one does; the tests hold each against ``generate``."""
@@ -80,16 +82,41 @@ class FusedDecoderLayer(nn.Module):
         rotated = rotated.view(rows, query, -1, self._head_dim)
         cosines, sines = plan.rotation(position_embeddings)
         rotated = torch.addcmul(rotated * cosines, rotated.roll(self._head_dim // 2, -1), sines)
-        keys, values = past_key_values.update(
-            rotated[:, :, self._heads :].transpose(1, 2),
-            value.view(rows, query, -1, self._head_dim).transpose(1, 2),
-            self._index,
-        )
-        queries = rotated[:, :, : self._heads].transpose(1, 2)
-        attended = attend(plan, queries, keys, values, attention_mask, self._scaling)
+        value = value.view(rows, query, -1, self._head_dim)
+        cache = cast(SlotLayer, past_key_values.layers[self._index])
+        if plan.parts == (plan,):
+            attended = self._attend(cache, plan, rotated, value, attention_mask)
+        else:
+            attended = self._attend_in_parts(cache, plan.parts, rotated, value)
         hidden_states = self.output.add(attended.reshape(rows, query, -1), hidden_states)
         gate, up = self.gate_up(self.mlp_norm(hidden_states)).split(self._mlp_size, dim=-1)
         return self.down.add(nn.functional.silu(gate).mul_(up), hidden_states)
+
+    def _attend(
+        self, cache: SlotLayer, plan: Plan, rotated: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Return ``[rows, query, heads, head_dim]`` for queries and keys, and values, of that form."""
+        keys, values = cache.store(plan, rotated[:, :, self._heads :].transpose(1, 2), value.transpose(1, 2))
+        queries = rotated[:, :, : self._heads].transpose(1, 2)
+        return attend(plan, queries, keys, values, mask, self._scaling)
+
+    def _attend_in_parts(
+        self, cache: SlotLayer, parts: Sequence[Plan], rotated: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """Do the same for ``[1, tokens, ...]``, the parts' tokens one after the other."""
+        sizes = [part.positions.numel() for part in parts]
+        attended = []
+        for part, one, other in zip(parts, rotated.split(sizes, 1), value.split(sizes, 1), strict=True):
+            shape = part.positions.shape
+            output = self._attend(
+                cache,
+                part,
+                one.view(*shape, *one.shape[2:]),
+                other.view(*shape, *other.shape[2:]),
+                cast(torch.Tensor, part.mask),
+            )
+            attended.append(output.reshape(1, shape.numel(), -1))
+        return torch.cat(attended, dim=1)
 
 
 def fuse_decoder_layers(model: nn.Module, *, rows: int) -> int:
@@ -109,6 +136,12 @@ def fuse_decoder_layers(model: nn.Module, *, rows: int) -> int:
     for parent, name in places:
         setattr(parent, name, FusedDecoderLayer(getattr(parent, name), rows))
     return len(places)
+
+
+def has_only_fused_layers(model: PreTrainedModel) -> bool:
+    """Whether all decoder layers of ``model`` are this module's, which attend part by part."""
+    fused = sum(isinstance(module, FusedDecoderLayer) for module in model.modules())
+    return fused == model.config.get_text_config().num_hidden_layers
 
 
 def _can_fuse(layer: nn.Module) -> bool:

@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from serving.engine.torch.plan import Plan
 
-__all__ = ["SlotCache"]
+__all__ = ["SlotCache", "SlotLayer"]
 
 
 class SlotLayer(CacheLayerMixin):
@@ -37,9 +37,14 @@ class SlotLayer(CacheLayerMixin):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store ``[rows, heads, query, size]`` at the plan's positions; return what may be seen."""
+        return self.store(self._cache.plan, key_states, value_states)
+
+    def store(
+        self, plan: Plan, key_states: torch.Tensor, value_states: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store ``[rows, heads, query, size]`` at the positions of ``plan``; return what it may see."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        plan = self._cache.plan
         seen = []
         for stored, new in ((self.keys, key_states), (self.values, value_states)):
             plan.write(stored, new)

@@ -50,6 +50,11 @@ class MaskBuilder:
         self._lowest = torch.finfo(dtype).min
         self._range = torch.arange(positions, device=device)
 
+    @property
+    def is_one(self) -> bool:
+        """Whether all layers have the same mask."""
+        return len(set(self._windows.values())) == 1
+
     def build(self, positions: torch.Tensor, length: int) -> torch.Tensor | dict[str, torch.Tensor]:
         """Return additive masks ``[rows, 1, query, length]``.
 
@@ -57,7 +62,7 @@ class MaskBuilder:
             positions: int64 ``[rows, query]``.
             length: keys that are looked at.
         """
-        if len(set(self._windows.values())) == 1:
+        if self.is_one:
             return self._mask(positions, length, next(iter(self._windows.values())))
         return {kind: self._mask(positions, length, window) for kind, window in self._windows.items()}
 

@@ -1,7 +1,8 @@
 """Which rows and positions of the slot cache a forward pass computes, and how it writes them.
 
-A pass is one of two kinds: a chunk of one prompt (``Plan.prefill``) or one token in each of the
-first rows (``Plan.decode``). What all layers need is computed once here.
+A pass is a chunk of one prompt (``Plan.prefill``), one token in each of the first rows
+(``Plan.decode``), or several of these behind each other (``Plan.mixed``). What all layers need is
+computed once here.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class Plan:
         start: position of the first token of a prompt's chunk; None in a decode pass.
         segments: ``(first row, row after the last, length)`` of rows that attend together, counted
             from ``first_row``; empty where all rows attend over ``length``.
+        mask: additive ``[rows, 1, query, length]``, of a plan that is a part of another.
+        parts: the plans of which this one is made up; itself where there are none.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class Plan:
         *,
         start: int | None = None,
         segments: tuple[tuple[int, int, int], ...] = (),
+        mask: torch.Tensor | None = None,
+        parts: tuple[Plan, ...] = (),
     ) -> None:
         self.first_row = first_row
         self.last_row = last_row
@@ -43,6 +48,8 @@ class Plan:
         self.length = length
         self.query: int = positions.shape[1]
         self.segments = segments
+        self.mask = mask
+        self.parts: tuple[Plan, ...] = parts or (self,)
         self._start = start
         self._places: dict[tuple[int, int, torch.device], torch.Tensor] = {}
         self._rotation: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -66,6 +73,12 @@ class Plan:
     def decode(cls, positions: torch.Tensor, lengths: list[int]) -> Plan:
         """Return the plan of one token in each row; ``positions`` is int64 ``[rows, 1]``."""
         return cls(0, len(lengths), positions, max(lengths), segments=_segments(lengths))
+
+    @classmethod
+    def mixed(cls, parts: tuple[Plan, ...]) -> Plan:
+        """Return the plan of a pass whose ``[1, tokens]`` are those of ``parts``, one after the other."""
+        positions = torch.cat([part.positions.reshape(1, -1) for part in parts], dim=1)
+        return cls(0, 1, positions, max(part.length for part in parts), parts=parts)
 
     def rotation(self, embeddings: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what a vector and its halves swapped are multiplied by, ``[rows, query, 1, head_dim]`` each.

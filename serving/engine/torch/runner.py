@@ -1,14 +1,18 @@
-"""Runs a Hugging Face model over rows of the slot cache: a chunk of one prompt, or one token of many."""
+"""Runs a Hugging Face model over rows of the slot cache: chunks of prompts, and one token of many rows."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from transformers import PreTrainedModel
 
+from serving.engine.slots.runner import Chunk, compute_in_turn
 from serving.engine.torch.attention import PLAN, use_slot_attention
 from serving.engine.torch.cuda_graphs import DecodeGraphs
+from serving.engine.torch.decoder_layer import has_only_fused_layers
 from serving.engine.torch.kv_cache import SlotCache
 from serving.engine.torch.masks import MaskBuilder
 from serving.engine.torch.placement import input_device
@@ -40,6 +44,8 @@ class TorchRunner:
         self._masks = MaskBuilder(text, room, model.dtype, self.device)
         self._passes_plan = use_slot_attention(model)
         self._graphs: DecodeGraphs | None = None
+        self.mixes = self._masks.is_one and has_only_fused_layers(model)
+        """Whether prompts and running rows are computed in one pass."""
 
     @torch.inference_mode()
     def capture_graphs(self) -> None:
@@ -59,32 +65,54 @@ class TorchRunner:
 
         The logits are those of the last token given.
         """
-        positions = self._positions[start : start + len(token_ids)].unsqueeze(0)
         ids = torch.tensor([token_ids], device=self.device)
-        return self._forward(ids, Plan.prefill(row, positions, start))
+        return self._forward(ids, self._prefill_plan(row, len(token_ids), start))
 
     def decode(self, token_ids: list[int], positions: list[int]) -> torch.Tensor:
         """Compute one token in each of rows ``0..n-1``; return float32 ``[n, vocab]``."""
         if self._graphs is not None:
             return self._graphs.decode(token_ids, positions)
-        ids, at = torch.tensor([token_ids, positions], device=self.device).unsqueeze(2)
-        return self._forward(ids, Plan.decode(at, [position + 1 for position in positions]))
+        ids = torch.tensor(token_ids, device=self.device).unsqueeze(1)
+        return self._forward(ids, self._decode_plan(positions))
+
+    def compute(self, token_ids: list[int], positions: list[int], chunks: Sequence[Chunk]) -> torch.Tensor:
+        """See ``Runner.compute``."""
+        if not self.mixes or len(chunks) + bool(token_ids) < 2:
+            return compute_in_turn(self, token_ids, positions, chunks)
+        parts = [self._decode_plan(positions)] if token_ids else []
+        ids, ends = list(token_ids), list(range(len(token_ids)))
+        for chunk in chunks:
+            parts.append(self._prefill_plan(chunk.row, len(chunk.token_ids), chunk.start))
+            ids += chunk.token_ids
+            ends.append(len(ids) - 1)
+        for part in parts:
+            part.mask = cast(torch.Tensor, self._masks.build(part.positions, part.length))
+        return self._forward(torch.tensor([ids]), Plan.mixed(tuple(parts)), torch.tensor(ends))
 
     def move_row(self, source: int, target: int, length: int) -> None:
         """Move the keys and values of row ``source`` to row ``target``."""
         self.cache.move_row(source, target, length)
 
-    def _forward(self, token_ids: torch.Tensor, plan: Plan) -> torch.Tensor:
+    def _prefill_plan(self, row: int, tokens: int, start: int) -> Plan:
+        return Plan.prefill(row, self._positions[start : start + tokens].unsqueeze(0), start)
+
+    def _decode_plan(self, positions: list[int]) -> Plan:
+        at = torch.tensor(positions, device=self.device).unsqueeze(1)
+        return Plan.decode(at, [position + 1 for position in positions])
+
+    def _forward(self, token_ids: torch.Tensor, plan: Plan, keep: int | torch.Tensor = 1) -> torch.Tensor:
+        """Return float32 ``[n, vocab]``: of each row its last ``keep`` tokens, or those at these places."""
         self.cache.plan = plan
+        mask = plan.parts[0].mask  # of a mixed pass: any will do, the layers take their parts' own
         output = self._model(
             input_ids=token_ids,
-            attention_mask=self._masks.build(plan.positions, plan.length),
+            attention_mask=self._masks.build(plan.positions, plan.length) if mask is None else mask,
             # The scratch position may lie beyond a table of learned positions.
             position_ids=plan.positions.clamp(max=self.cache.positions - 2),
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
             **({PLAN: plan} if self._passes_plan else {}),
         )
-        logits: torch.Tensor = output.logits[:, -1]
+        logits: torch.Tensor = output.logits.flatten(0, 1)
         return logits.float()

@@ -65,6 +65,32 @@ def test_a_long_prompt_is_computed_in_chunks_beside_running_streams(
     assert_equal_tokens([generate_greedily(model, long, 1, [])], [found[:1]])
 
 
+def test_streams_go_on_while_prompts_are_computed_where_one_pass_does_both() -> None:
+    engine = make_engine(tiny_model(), prepare=True, prefill_chunk=40)
+    runs = GenerationRequest([5, 6, 7], SamplingParameters(max_tokens=90, ignore_eos=True))
+    first = engine.submit(runs)
+    while not engine.counters.steps:
+        engine.step()
+    ids = prompts(3, longest=100)
+    ids = [item * (1 + 60 // len(item)) for item in ids]
+    late = [engine.submit(GenerationRequest(item, SamplingParameters(max_tokens=6))) for item in ids]
+    found: dict[int, list[int]] = {handle: [] for handle in late}
+    prompts_before = engine.counters.prompt_tokens
+    both = 0
+    while engine.counters.prompt_tokens < prompts_before + sum(len(item) for item in ids):
+        before = engine.counters.prompt_tokens
+        events = engine.step()
+        assert any(event.handle == first and event.token_ids for event in events)  # in every step
+        both += engine.counters.prompt_tokens > before
+        for event in events:
+            found.setdefault(event.handle, []).extend(event.token_ids)
+    assert both >= 3
+    while engine.has_work:
+        for event in engine.step():
+            found.setdefault(event.handle, []).extend(event.token_ids)
+    assert_equal_tokens(references(tiny_model(), ids, 6), [found[handle] for handle in late])
+
+
 def test_cancelling_frees_the_slot_and_leaves_the_others_alone(
     model: PreTrainedModel, engine: SlotEngine
 ) -> None:

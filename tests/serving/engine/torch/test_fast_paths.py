@@ -14,6 +14,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
 from serving.engine.request import GenerationRequest, SamplingParameters
+from serving.engine.slots.runner import Chunk, compute_in_turn
 from serving.engine.torch import decoder_layer
 from serving.engine.torch.decoder_layer import FusedDecoderLayer, fuse_decoder_layers
 from serving.engine.torch.joined_linear import JoinedLinear, join_linear_layers
@@ -168,6 +169,39 @@ def test_in_bf16_the_fast_paths_are_as_close_to_fp32_as_the_model_itself() -> No
     ]
     assert kl[1] <= 1.5 * kl[0] + 1e-5
     assert kl[0] < 1e-2
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "mistral with a window"])
+@torch.inference_mode()
+def test_one_pass_over_rows_and_chunks_gives_what_passes_in_turn_give(name: str) -> None:
+    model = tiny_model(name)
+    prepare_model(model)
+    mixed, in_turn = (TorchRunner(model, 12, 128) for _ in range(2))
+    assert mixed.mixes
+    ids = [item * (1 + 30 // len(item)) for item in prompts(12, longest=60)]
+    for runner in (mixed, in_turn):
+        for row in range(10):
+            runner.prefill(row, ids[row], 0)
+        runner.prefill(9, ids[9], 0)
+        runner.prefill(10, ids[10][:7], 0)
+    positions = [len(item) for item in ids[:9]]
+    chunks = [Chunk(9, [4] * 5, len(ids[9])), Chunk(10, ids[10][7:], 7), Chunk(11, ids[11], 0)]
+    found = mixed.compute(list(range(3, 12)), positions, chunks)
+    expected = compute_in_turn(in_turn, list(range(3, 12)), positions, chunks)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    for one, other in zip(mixed.cache.layers, in_turn.cache.layers, strict=True):
+        torch.testing.assert_close(one.keys, other.keys, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(one.values, other.values, atol=1e-5, rtol=1e-5)
+    prompts_alone = mixed.compute([], [], chunks[1:])
+    torch.testing.assert_close(prompts_alone, expected[-2:], atol=1e-4, rtol=1e-4)
+
+
+def test_passes_are_mixed_only_where_all_layers_attend_part_by_part() -> None:
+    for name, mixes in (("llama", True), ("qwen2 with mixed windows", False), ("gemma3_text", False)):
+        model = tiny_model(name)
+        assert not TorchRunner(model, 2, 128).mixes
+        prepare_model(model)
+        assert TorchRunner(model, 2, 128).mixes is mixes
 
 
 def test_rows_attend_in_runs_only_where_that_saves() -> None:
