@@ -101,12 +101,11 @@ def _measure(setting: Setting, engine: str, weights: str, *, waves: int) -> dict
 
 def _baseline(setting: Setting, engine: str, weights: str) -> int:
     """Resident memory of the same process with a model of no size, bytes."""
-    precision = "fp32" if weights == "nf4" else weights
     checkpoint = tiny_checkpoint(setting)
     tiny = replace(
         setting, checkpoint=checkpoint, checkpoint_hash=manifest_sha256(checkpoint), slots=1, max_context=64
     )
-    peer = InProcess(tiny, precision, engine)
+    peer = InProcess(tiny, weights, engine)
     try:
         peer.prepare()
         peer.start()
