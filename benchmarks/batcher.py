@@ -1,10 +1,10 @@
 """How Triton's dynamic batcher should be set in front of an engine that batches in flight.
 
   python -m benchmarks.batcher
-  python -m benchmarks.batcher --engine torch --weights bf16 --delays 0,1000,10000
+  python -m benchmarks.batcher --engine torch --weights bf16 --delays 0,1000,10000 --batch-sizes 1,32
 
-The same workload through Triton with each queue delay, rounds interleaved. Results go to
-benchmarks/results/batcher.json.
+The same workload through Triton with each queue delay, and with other limits of a batch at the default
+delay; rounds interleaved. Results go to benchmarks/results/batcher.json.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ from benchmarks.setting import Setting
 from benchmarks.traces import Figures, figures_of
 from benchmarks.workload import make_items
 from checkpoints.errors import TrimaranError
+from serving.config import ExportConfig
 
-__all__ = ["main"]
+__all__ = ["main", "settings_of"]
+
+Setup = tuple[int, int]
+"""Queue delay in microseconds, and the largest batch."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,39 +49,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = {**facts, "rounds": options.rounds, "points": rows}
     target.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     tell(f"written: {target}")
-    print(
-        json.dumps({f"{row['delay_us']}us@c{row['concurrency']}": row["tokens_per_second"] for row in rows})
-    )
+    name = "{delay_us}us,b{max_batch_size}@c{concurrency}"
+    print(json.dumps({name.format(**row): row["tokens_per_second"] for row in rows}))
     return 0
+
+
+def settings_of(delays: Sequence[int], batch_sizes: Sequence[int]) -> list[Setup]:
+    """Return what is compared: each delay with the default batch, each batch with the default delay."""
+    delay, size = ExportConfig.queue_delay_us, ExportConfig.max_batch_size
+    return list(dict.fromkeys([*((one, size) for one in delays), *((delay, one) for one in batch_sizes)]))
 
 
 def _run(options: argparse.Namespace, setting: Setting) -> list[dict[str, Any]]:
     texts = prompt_texts(setting.checkpoint, setting.cache / "data")
-    found: dict[tuple[int, int], list[Figures]] = {}
+    found: dict[tuple[Setup, int], list[Figures]] = {}
+    setups = settings_of(options.delays, options.batch_sizes)
     for number in range(options.rounds):
-        # Every other round backwards: no delay always comes after the same one.
-        for delay in options.delays if number % 2 == 0 else reversed(options.delays):
-            peer = TritonGrpc(setting, options.weights, options.engine, queue_delay_us=delay)
+        # Every other round backwards: no setting always comes after the same one.
+        for setup in setups if number % 2 == 0 else reversed(setups):
+            changes = {"queue_delay_us": setup[0], "max_batch_size": setup[1]}
+            peer = TritonGrpc(setting, options.weights, options.engine, **changes)
             try:
                 peer.prepare()
                 peer.start()
                 for users in (1, 8, 32):
                     figures = figures_of(peer.measure(make_items(texts, max(8, users)), users))
-                    found.setdefault((delay, users), []).append(figures)
+                    found.setdefault((setup, users), []).append(figures)
                     tell(
-                        f"delay {delay} us, c={users}: {figures.tokens_per_second:.1f} tokens/s,"
-                        f" TTFT {1e3 * figures.ttft_p50:.1f} ms"
+                        f"delay {setup[0]} us, batches up to {setup[1]}, c={users}:"
+                        f" {figures.tokens_per_second:.1f} tokens/s, TTFT {1e3 * figures.ttft_p50:.1f} ms"
                     )
             finally:
                 peer.stop()
     return [
         {
             "delay_us": delay,
+            "max_batch_size": size,
             "concurrency": users,
             "tokens_per_second": round(statistics.median(one.tokens_per_second for one in figures), 2),
             "ttft_p50_ms": round(1e3 * statistics.median(one.ttft_p50 for one in figures), 2),
         }
-        for (delay, users), figures in sorted(found.items())
+        for ((delay, size), users), figures in sorted(found.items())
     ]
 
 
@@ -96,6 +108,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=[0, 1000, 10000],
         metavar="US,US",
         help="queue delays, microseconds",
+    )
+    add(
+        "--batch-sizes",
+        type=_numbers,
+        default=[1, 32],
+        metavar="N,N",
+        help="largest batches, with the default delay",
     )
     add("--rounds", type=int, default=3, metavar="N", help="interleaved rounds (default 3)")
     add("--checkpoint", type=Path, help="another checkpoint with a manifest (default: SmolLM2-135M-Instruct)")

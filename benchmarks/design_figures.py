@@ -1,7 +1,9 @@
-"""The figures of the design's table, and which peers of a run fell short of them.
+"""The figures of the design's table, and how the peers of a run stand to them.
 
 They were measured on 2 AMD cores with avx512_bf16. On that kind of machine a run counts only if each
-peer reaches 0.9 of its figure: a peer that was set up badly is easily beaten.
+peer reaches 0.9 of its figure: a peer that was set up badly is easily beaten. Two machines of the kind
+need not be equally fast, so the machine's own floors are held against the design's beside them: where
+both fall short alike, it is the machine.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["FIGURES", "shortfalls"]
+__all__ = ["FIGURES", "FLOORS", "floor_shares", "peer_shares", "shortfalls"]
 
 ENOUGH = 0.9
 
@@ -23,6 +25,34 @@ FIGURES: dict[str, dict[int, float]] = {
     "openvino-genai-int8": {1: 82, 8: 258, 32: 316},
 }
 """Peer -> concurrency -> output tokens/s."""
+
+FLOORS = {"read_bytes_per_second": 32e9, "matmul_flops_per_second": 396e9}
+"""What the design's machine could do at most: reading memory, and multiplying matrices in bf16."""
+
+
+def floor_shares(floors: Mapping[str, float]) -> dict[str, float]:
+    """Return what ``machine.measure_floors`` found, in bf16, as shares of the design's."""
+    return {name: round(floors[name] / design, 3) for name, design in FLOORS.items()}
+
+
+def peer_shares(peers: Mapping[str, Any], concurrency: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Return what each peer reached of its figure: peer -> concurrency -> share, of what was measured.
+
+    Args:
+        peers: ``peers`` of the results.
+        concurrency: what was asked for.
+    """
+    shares: dict[str, dict[str, float]] = {}
+    for key, figures in FIGURES.items():
+        cells = peers[key]["concurrency"] if key in peers else {}
+        found = {
+            str(users): round(cells[str(users)]["tokens_per_second"] / expected, 3)
+            for users, expected in figures.items()
+            if users in concurrency and str(users) in cells
+        }
+        if found:
+            shares[key] = found
+    return shares
 
 
 def shortfalls(peers: Mapping[str, Any], concurrency: Sequence[int]) -> list[str]:

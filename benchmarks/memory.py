@@ -1,7 +1,7 @@
 """What an engine holds in memory, against what it must hold, and whether that stays.
 
   python -m benchmarks.memory
-  python -m benchmarks.memory --engines openvino-int8,torch-bf16 --waves 12
+  python -m benchmarks.memory --engines openvino-int8,torch-nf4 --waves 12
 
 Each engine serves the same workload of 32 users again and again, in process. The least it can take is
 its weights, its KV cache and a runtime baseline: what the same process holds after importing the
@@ -31,7 +31,7 @@ from checkpoints.errors import TrimaranError
 from checkpoints.manifest import manifest_sha256
 from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
 
-__all__ = ["main"]
+__all__ = ["default_engines", "main", "model_bytes"]
 
 _KV_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "u8": 1}
 _MODEL_FILES = (".safetensors", ".bin", ".onnx", ".onnx_data", ".data")
@@ -56,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def default_engines() -> list[str]:
+    """Return ENGINE-WEIGHTS of every engine, in the weights that its figures are quoted in."""
+    torch = f"torch-{default_precision()}"
+    return [torch, "torch-nf4", "openvino-fp16", "openvino-int8", "onnx-fp32", "onnx-int8"]
+
+
 def _measure(setting: Setting, engine: str, weights: str, *, waves: int) -> dict[str, Any]:
     baseline = _baseline(setting, engine, weights)
     peer = InProcess(setting, weights, engine)
@@ -70,7 +76,7 @@ def _measure(setting: Setting, engine: str, weights: str, *, waves: int) -> dict
         peak = peer.peak_rss()
     finally:
         peer.stop()
-    weight_bytes, kv_bytes = _model_bytes(peer.version), _kv_bytes(setting, peer.version)
+    weight_bytes, kv_bytes = model_bytes(peer.version), _kv_bytes(setting, peer.version)
     least = weight_bytes + kv_bytes + baseline
     # The first waves fill what is allocated on demand.
     settled = after[len(after) // 3 :]
@@ -95,12 +101,11 @@ def _measure(setting: Setting, engine: str, weights: str, *, waves: int) -> dict
 
 def _baseline(setting: Setting, engine: str, weights: str) -> int:
     """Resident memory of the same process with a model of no size, bytes."""
-    precision = "fp32" if weights == "nf4" else weights
     checkpoint = tiny_checkpoint(setting)
     tiny = replace(
         setting, checkpoint=checkpoint, checkpoint_hash=manifest_sha256(checkpoint), slots=1, max_context=64
     )
-    peer = InProcess(tiny, precision, engine)
+    peer = InProcess(tiny, weights, engine)
     try:
         peer.prepare()
         peer.start()
@@ -109,7 +114,8 @@ def _baseline(setting: Setting, engine: str, weights: str) -> int:
         peer.stop()
 
 
-def _model_bytes(version: Path) -> int:
+def model_bytes(version: Path) -> int:
+    """Return the size of the files that hold an exported version's weights."""
     files = (version / "checkpoint").rglob("*")
     return sum(path.stat().st_size for path in files if path.name.endswith(_MODEL_FILES))
 
@@ -133,7 +139,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--engines", type=lambda text: text.split(","), metavar="A,B", help="ENGINE-WEIGHTS, ...",
-        default=[f"torch-{default_precision()}", "openvino-fp16", "openvino-int8", "onnx-int8"])  # fmt: skip
+        default=default_engines())  # fmt: skip
     add("--waves", type=int, default=9, metavar="N", help="how often the workload is served (default 9)")
     add("--checkpoint", type=Path, help="another checkpoint with a manifest (default: SmolLM2-135M-Instruct)")
     add("--output", type=Path, metavar="FOLDER", default=Path(__file__).parent / "results",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.design_figures import FLOORS
+
 __all__ = ["render_report"]
 
 
@@ -30,6 +32,7 @@ def render_report(results: Mapping[str, Any], plot: str = "serving.png") -> str:
         lines = results["design"]["shortfalls"]
         verdict = "\n".join(["**This run does not count:**", "", *(f"- {x}" for x in lines)])
         parts += ["## Peers below 0.9 of the design's figures", verdict if lines else "None."]
+        parts += ["### What each reached of its figure", _shares(results["design"], columns)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -106,6 +109,26 @@ def _latency(peers: Mapping[str, Any], columns: Sequence[int]) -> str:
             row.append(_cell(facts["concurrency"], column, "{itl_p50_ms:.1f} / {itl_p99_ms:.1f}"))
         rows.append(row)
     return _table(header, rows)
+
+
+def _shares(design: Mapping[str, Any], columns: Sequence[int]) -> str:
+    """Peers and the machine itself against the design's: a slow machine is told from a badly set-up peer."""
+    header = ["peer", *(f"c={column}" for column in columns)]
+    rows = [
+        [key, *(f"{found[str(column)]:.2f}" if str(column) in found else "-" for column in columns)]
+        for key, found in design["peer_shares"].items()
+    ]
+    table = _table(header, rows)
+    floors = design["floor_shares"]
+    if not floors:
+        return table
+    reads, multiplies = (FLOORS[name] / 1e9 for name in ("read_bytes_per_second", "matmul_flops_per_second"))
+    return (
+        f"{table}\n\nThis machine itself reads memory at {floors['read_bytes_per_second']:.2f} of the "
+        f"design's {reads:.0f} GB/s and multiplies in bf16 at {floors['matmul_flops_per_second']:.2f} of its "
+        f"{multiplies:.0f} GFLOP/s. A peer whose share is about that is held up by the machine; one far "
+        "below it may be set up badly."
+    )
 
 
 def _notes(peers: Mapping[str, Any]) -> list[str]:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import CellStore
-from benchmarks.design_figures import shortfalls
+from benchmarks.design_figures import floor_shares, peer_shares, shortfalls
 from benchmarks.machine import is_of_design_kind, machine_facts, measure_floors
 from benchmarks.plot import plot_serving
 from benchmarks.preparation import make_setting, tell
@@ -159,7 +159,13 @@ def _write(results: dict[str, Any], output: Path, name: str, *, judged: bool) ->
     """Write a page and its results, and return them with verdict and ratios."""
     matches = is_of_design_kind(results["machine"])
     below = shortfalls(results["peers"], results["concurrency"]) if matches and judged else []
-    results["design"] = {"machine_matches": matches, "judged": judged and matches, "shortfalls": below}
+    results["design"] = {
+        "machine_matches": matches,
+        "judged": judged and matches,
+        "shortfalls": below,
+        "peer_shares": peer_shares(results["peers"], results["concurrency"]) if matches else {},
+        "floor_shares": floor_shares(results["floors"]) if matches and results["precision"] == "bf16" else {},
+    }
     results["ratios"] = ratios_of(results["peers"])
     output.mkdir(parents=True, exist_ok=True)
     (output / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -178,6 +184,12 @@ def _conclude(pages: Sequence[dict[str, Any]]) -> int:
         for line in results["design"]["shortfalls"]:
             requests = results["workload"]["requests"]
             tell(f"the run of {requests} requests DOES NOT COUNT: below 0.9 of the design's figure: {line}")
+        shares = results["design"]["floor_shares"]
+        if results["design"]["shortfalls"] and shares:
+            tell(
+                f"this machine itself reads {shares['read_bytes_per_second']:.2f} and multiplies "
+                f"{shares['matmul_flops_per_second']:.2f} of what the design's did"
+            )
     print(json.dumps(pages[0]["ratios"]))
     return 1 if any(results["design"]["shortfalls"] for results in pages) else 0
 

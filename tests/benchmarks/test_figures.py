@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import serving
-from benchmarks.design_figures import FIGURES, shortfalls
+from benchmarks.design_figures import FIGURES, FLOORS, floor_shares, peer_shares, shortfalls
 from benchmarks.ratios import ratios_of
 from benchmarks.report import render_report
 from benchmarks.stalls import stalls_of
@@ -160,6 +160,36 @@ def test_a_run_that_does_not_count_fails_and_says_so_before_the_ratios(
     assert (design["shortfalls"] == []) is counts
     assert design["judged"] is (judged and cpu == "AMD EPYC")
     assert ("below 0.9" in (tmp_path / "serving.md").read_text()) is design["judged"]
+
+
+def test_the_page_tells_a_slow_machine_from_a_badly_set_up_peer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "plot_serving", lambda *_: None)
+    peers = {"llamacpp-bf16": peer(False, c1=30.5, c8=59.5), "vllm-bf16": peer(False, c8=23.4)}
+    assert peer_shares(peers, [1, 8, 32]) == {
+        "llamacpp-bf16": {"1": 0.5, "8": 0.5},
+        "vllm-bf16": {"8": 0.1},
+    }
+    floors = {"read_bytes_per_second": 16e9, "matmul_flops_per_second": 237.6e9}
+    assert floor_shares(floors) == {"read_bytes_per_second": 0.5, "matmul_flops_per_second": 0.6}
+    assert floor_shares(FLOORS) == dict.fromkeys(FLOORS, 1.0)
+    results = {
+        **SETTING,
+        "floors": floors,
+        "precision": "bf16",
+        "peers": peers,
+        "concurrency": [1, 8],
+        "machine": {**SETTING["machine"], "cpu": "AMD EPYC", "cpu_flags": ["avx512_bf16"]},
+    }
+    written = serving._write(results, tmp_path, "serving", judged=True)
+    page = (tmp_path / "serving.md").read_text()
+    assert "| llamacpp-bf16 | 0.50 | 0.50 |" in page
+    assert "| vllm-bf16 | - | 0.10 |" in page
+    assert "at 0.50 of the design's 32 GB/s and multiplies in bf16 at 0.60 of its 396 GFLOP/s" in page
+    capsys.readouterr()
+    assert serving._conclude([written]) == 1
+    assert "reads 0.50 and multiplies 0.60" in capsys.readouterr().out
 
 
 def test_stalls_are_told_from_the_usual_gaps() -> None:

@@ -7,15 +7,13 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from checkpoints.atomic import atomic_directory
-from checkpoints.loading import base_manifest, load_model, load_tokenizer
-from checkpoints.manifest import manifest_sha256, seal
+from checkpoints.loading import load_model
+from checkpoints.manifest import manifest_sha256
 from checkpoints.prompt import PromptEncoder
 from loadtests.config import LoadTestConfig
 from loadtests.record import read_records
@@ -24,7 +22,7 @@ from serving.client import TritonClient
 from serving.triton_server import TritonServer
 from tests.equality import Reference, assert_equal_tokens, generate_greedily
 from tests.serving.endpoint import exported, metric
-from trimaran.demo_data import find_demo_model
+from tests.serving.real_checkpoint import save_real_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.triton, pytest.mark.timeout(600)]
 
@@ -47,15 +45,7 @@ REQUESTS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packaged GGUF as an fp32 checkpoint."""
-    source = find_demo_model()
-    target = tmp_path_factory.mktemp("real") / "checkpoint"
-    model, tokenizer = load_model(source, dtype="fp32"), load_tokenizer(source)
-    with atomic_directory(target) as directory:
-        model.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
-        seal(directory, replace(base_manifest(source, model, tokenizer), dtype="fp32"))
-    return target
+    return save_real_checkpoint(tmp_path_factory.mktemp("real") / "checkpoint")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,58 @@
+"""The torch engine's fast paths, and how to leave one out while an engine is loaded and run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+__all__ = ["VARIATIONS", "without"]
+
+_FOLDER = "serving.engine.torch"
+_FUSE, _JOIN, _PACK, _NORMS = (
+    f"{_FOLDER}.preparation.{name}"
+    for name in ("fuse_decoder_layers", "join_linear_layers", "pack_linear_layers", "fuse_norms")
+)
+_SLOTS = f"{_FOLDER}.runner.use_slot_attention"
+_ATTEND = f"{_FOLDER}.decoder_layer.attend"
+
+
+def _none(*_: Any, **__: Any) -> int:
+    """Replaces what would replace layers: it replaces none."""
+    return 0
+
+
+def _attend(
+    plan: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Attend as transformers does: keys and values repeated for the query heads that share them."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    layer: Any = SimpleNamespace(num_key_value_groups=query.shape[1] // key.shape[1], is_causal=False)
+    return sdpa_attention_forward(layer, query, key, value, mask, 0.0, scaling)[0]
+
+
+VARIATIONS: dict[str, dict[str, Callable[..., Any]]] = {
+    "as served": {},
+    "keys repeated for each query head": {_SLOTS: _none, _ATTEND: _attend},
+    "decoder layers not fused": {_FUSE: _none},
+    "linear layers not packed, so nothing fused or joined": {_FUSE: _none, _JOIN: _none, _PACK: _none},
+    "nothing of it: as transformers computes": {
+        _FUSE: _none, _JOIN: _none, _PACK: _none, _NORMS: _none, _SLOTS: _none,
+    },
+}  # fmt: skip
+"""Name -> what is replaced by what; the first is the engine itself."""
+
+
+def without(variation: str) -> list[AbstractContextManager[Any]]:
+    """Return what to enter while an engine is loaded and while it runs, to have this variation of it."""
+    return [patch(target, replacement) for target, replacement in VARIATIONS[variation].items()]
