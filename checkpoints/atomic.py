@@ -16,7 +16,7 @@ from pathlib import Path
 
 from checkpoints.errors import CheckpointError
 
-__all__ = ["atomic_directory", "sync_tree", "write_text_atomically"]
+__all__ = ["atomic_directory", "sync_file", "sync_tree", "write_text_atomically"]
 
 # I/O error, file too large, no space left, quota exceeded; and how torch's zip writer says so.
 _WRITE_FAILURE = re.compile(
@@ -120,6 +120,12 @@ def sync_tree(directory: Path) -> None:
         if path.is_file():
             _sync(path)
     _sync(directory)
+
+
+def sync_file(path: Path) -> None:
+    """Have the disk hold a file that was just made, and that its directory has it."""
+    _sync(path)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

@@ -90,8 +90,8 @@ class StepGuard:
             what = f"the norm of the gradients is {float(norm)}"
             named = ", ".join(gather_objects(self._name(batches)))
         raise ConfigError(
-            f"{what} at step {step}, so training has diverged, or a row is to blame; no step was taken with "
-            f"it, and the last saved state is good. Lower learning_rate ({learning_rate:g}), add warm-up, or "
+            f"{what} at step {step}, so training has diverged, or a row is to blame; no state was saved with "
+            f"it, and the last one is good. Lower learning_rate ({learning_rate:g}), add warm-up, or "
             f"use dtype = fp32{hint}; or look at the rows of this step: {named}"
         )
 

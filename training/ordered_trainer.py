@@ -13,12 +13,13 @@ from transformers import Trainer
 
 from checkpoints.atomic import sync_tree
 from checkpoints.errors import ConfigError
+from training.callbacks.preemption import EvaluationCut
 from training.data.filler import FilledSampler
 from training.evaluation_loss import TokenMean
 from training.ewc.penalty import Penalty
 from training.guard import StepGuard
 from training.loss_scaling import loss_scale
-from training.ranks import rank_count, sum_of_ranks, wait
+from training.ranks import rank_count, strategy, sum_of_ranks, wait
 from training.real_tokens import real_tokens
 from training.retry import HalvedBatches
 
@@ -86,6 +87,16 @@ class OrderedTrainer(Trainer):
         # Of all ranks; an evaluation wants each rank's mean over its own tokens.
         return None if self._evaluating else super()._get_num_items_in_batch(batch_samples, device)
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate and return the metrics; none where SIGTERM came, and the run saves its state and ends."""
+        try:
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+            return metrics
+        except EvaluationCut:
+            self.control.should_evaluate = False
+            self.control.should_save = self.control.should_training_stop = True
+            return {}
+
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Evaluate; the loss is the mean over all tokens, where the Trainer's is one over batches."""
         self._evaluated = TokenMean()
@@ -108,8 +119,22 @@ class OrderedTrainer(Trainer):
     def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
         # transformers 5.23 takes the steps between logs, evaluations and saves from the state it resumes.
         begun = super()._init_training_state(max_steps, *args)
+        self.args.eval_on_start = self._lacks_evaluation()
         self.state.compute_steps(self.args, max_steps)
         return begun
+
+    def _lacks_evaluation(self) -> bool:
+        """Whether the state that a run goes on from was saved when its step's evaluation was given up."""
+        step, every = self.state.global_step, self.state.eval_steps
+        if self.eval_dataset is None or step == 0:
+            return False
+        due = step % every == 0 or step >= self.state.max_steps
+        return due and not any("eval_loss" in one for one in self.state.log_history if one["step"] == step)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights into a state, unless DeepSpeed writes each rank's share of them there anyway."""
+        if strategy() != "zero":
+            super().save_model(output_dir, _internal_call=_internal_call)
 
     def _save_rng_state(self, output_dir: str) -> None:
         # Each rank writes its own; what the first writes next says that the state is complete, so the disk
@@ -120,8 +145,9 @@ class OrderedTrainer(Trainer):
             sync_tree(Path(output_dir))
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # A state of the last step, resumed within an epoch: transformers 5.23 would train one step more.
-        if self.state.global_step >= self.state.max_steps:
+        # A state of the last step, resumed within an epoch: transformers 5.23 would train one step more. And
+        # so it would after SIGTERM in the evaluation that a resumed run makes up for.
+        if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)

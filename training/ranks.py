@@ -17,6 +17,7 @@ from accelerate.utils import DistributedType
 from torch import distributed
 
 from checkpoints.errors import ConfigError, TrimaranError
+from training import zero
 from training.config import TrainConfig
 from training.optimizers import OPTIMIZERS
 
@@ -52,15 +53,13 @@ def join_ranks(config: TrainConfig) -> None:
     """Meet the other ranks; each takes its own GPU. Without a launcher, nothing happens.
 
     Raises:
-        ConfigError: DeepSpeed is asked for, or FSDP in a form that is not FSDP2.
+        ConfigError: DeepSpeed is asked for in a form that is not ZeRO-3 or is not installed, or FSDP in a
+            form that is not FSDP2.
     """
     if "RANK" not in os.environ or distributed.is_initialized():
         return
     if strategy() == "zero":
-        raise ConfigError(
-            "the launcher's settings ask for DeepSpeed ZeRO, which is not supported: its split weights would "
-            "be missing from the result; use recipes/accelerate/fsdp2.yaml, which splits the same"
-        )
+        zero.check_launcher()
     if strategy() == "fsdp" and os.environ.get("FSDP_VERSION", "1") != "2":
         raise ConfigError(
             "fsdp_version = 1 in the launcher's settings: only FSDP2 is supported; set fsdp_version: 2, or "
@@ -70,6 +69,8 @@ def join_ranks(config: TrainConfig) -> None:
     if on_cpu:
         # Else accelerate chooses a number of threads, and warns.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        if strategy() == "zero":
+            zero.compute_on_cpu()
     # While the first rank writes a large checkpoint, the others wait for it.
     PartialState(cpu=on_cpu, timeout=timedelta(hours=2))
 
@@ -110,6 +111,11 @@ def check_ranks(config: TrainConfig) -> None:
         raise ConfigError(
             f"moe.router = warmup and {strategy()} clash: split weights are others than those that wait for "
             "the end of the warm-up; use DDP, or moe.router = trainable or frozen"
+        )
+    if strategy() == "zero" and config.method == "full" and config.full.weights == "bf16":
+        raise ConfigError(
+            "full.weights = bf16 and zero clash: DeepSpeed would step through a copy in fp32 that the memory "
+            "estimate and other ways to train know nothing of; leave full.weights at fp32, or use FSDP2"
         )
     if config.ewc.save or config.ewc.from_run:
         raise ConfigError(

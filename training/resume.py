@@ -23,17 +23,15 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from checkpoints.atomic import write_text_atomically
 from checkpoints.errors import CheckpointError, ConfigError
 from training.config import TrainConfig
 from training.methods.registry import method_names
+from training.state_files import is_complete
 
 __all__ = ["RunDirectory", "settings_that_matter"]
 
@@ -61,11 +59,6 @@ _NEW_SETTINGS = {"attention": "auto", "kernels": "own"}
 """What runs of older versions did not record, as it was for them."""
 
 _FREE_EWC = {"from_run"}
-# What the Trainer writes into a state beside the weights, the last of them trainer_state.json.
-_LAST = "trainer_state.json"
-_INDEX = "model.safetensors.index.json"
-# What torch.distributed.checkpoint writes last of a sharded state, when every rank's part is there.
-_SHARDED = ("pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata")
 # Of a run.json that says nothing of ranks.
 _ALONE = {"ranks": 1, "strategy": "single"}
 _NEW_INPUTS = {"parallel": _ALONE, "also_evaluated": 0}
@@ -242,7 +235,7 @@ class RunDirectory:
         ranks, scaled = self._written_with()
         for path in self.checkpoints.glob("checkpoint-*"):
             step = path.name.rpartition("-")[2]
-            if step.isdigit() and _is_complete(path, ranks, scaled=scaled):
+            if step.isdigit() and is_complete(path, ranks, scaled=scaled):
                 complete[int(step)] = path
             else:
                 logger.warning("removing %s, which was cut off while it was written", path)
@@ -257,37 +250,6 @@ def settings_that_matter(config: TrainConfig) -> dict[str, Any]:
     ewc = {key: value for key, value in settings["ewc"].items() if key not in _FREE_EWC}
     free = _FREE | ({*method_names()} - {config.method})  # other methods' settings
     return {**{key: value for key, value in settings.items() if key not in free}, "data": data, "ewc": ewc}
-
-
-def _is_complete(state: Path, ranks: int, *, scaled: bool) -> bool:
-    """Whether all is there to go on from; what torch saves is a ZIP file, which ends in its directory."""
-    random = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
-    sharded = all((state / name).is_file() for name in _SHARDED)
-    saved = [
-        "scheduler.pt",
-        *random,
-        *([] if sharded else ["optimizer.pt"]),
-        *(["scaler.pt"] if scaled else []),
-    ]
-    if not all(zipfile.is_zipfile(state / name) for name in saved):
-        return False
-    try:
-        json.loads((state / _LAST).read_text(encoding="utf-8"))
-        weights = _weight_files(state)
-        for path in weights:
-            with safe_open(path, framework="pt"):
-                pass
-        return bool(weights) or sharded
-    except (OSError, ValueError, KeyError, SafetensorError):
-        return False
-
-
-def _weight_files(state: Path) -> list[Path]:
-    """Return the files of the adapter or the model; of a model in several, those that its index names."""
-    if (state / _INDEX).is_file():
-        index = json.loads((state / _INDEX).read_text(encoding="utf-8"))
-        return [state / name for name in sorted({*index["weight_map"].values()})]
-    return [path for name in ("adapter_model", "model") if (path := state / f"{name}.safetensors").is_file()]
 
 
 def _first_difference(before: Any, now: Any, where: str = "") -> str | None:

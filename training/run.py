@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,7 @@ from training.ranks import check_ranks, from_first, is_first, join_ranks, parall
 from training.resume import RunDirectory
 from training.start_adapter import adapter_inputs, check_adapter, load_adapter
 from training.trainer import build_trainer, row_sampler
+from training.zero import split_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
@@ -188,7 +189,9 @@ def _train(config: TrainConfig, directory: RunDirectory, source: str, files: Dat
     fisher = None
     try:
         example = PaddingCollator(_pad_id(base))(data.train.shortest(1))
-        with quiet_transformers(), own_functions(config, model, example), autocast_experts(model):
+        zero = strategy() == "zero"
+        split = split_weights(config, model, trainer.args.device) if zero else nullcontext()
+        with quiet_transformers(), own_functions(config, model, example), autocast_experts(model), split:
             with preemption.listening():
                 trainer.train(resume_from_checkpoint=str(state) if state else None)
             if config.ewc.save and preemption.saved_step is None:

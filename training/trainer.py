@@ -31,6 +31,7 @@ from training.ordered_trainer import OrderedTrainer
 from training.precision import autocasts
 from training.ranks import rank_count, shard_on_cpu, strategy
 from training.retry import HalvedBatches
+from training.zero import run_config_decides
 
 __all__ = ["build_trainer", "row_sampler", "training_arguments"]
 
@@ -57,7 +58,7 @@ def training_arguments(config: TrainConfig, checkpoints: Path, *, evaluate: bool
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "optim": OPTIMIZERS[config.optimizer].trainer_name,
-        "bf16": autocasts(config) and config.dtype == "bf16",
+        "bf16": autocasts(config) and config.dtype == "bf16" and strategy() != "zero",
         "fp16": config.dtype == "fp16",
         "logging_strategy": "steps",
         "logging_steps": config.log_steps,
@@ -84,6 +85,8 @@ def training_arguments(config: TrainConfig, checkpoints: Path, *, evaluate: bool
         # Without torchrun the Trainer would wrap the model in DataParallel, which is slower than one GPU
         # for such models and cannot take an NF4 base. More GPUs are torchrun's business.
         built._n_gpu = 1
+    if strategy() == "zero":
+        run_config_decides(built)
     return built
 
 
@@ -121,6 +124,10 @@ def build_trainer(
         # accelerate has made a policy of TrainingArguments.bf16, which rounds the loss and what goes from
         # layer to layer; autocast computes in bf16 as in one process.
         trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
+    if strategy() == "zero":
+        trainer.accelerator.gradient_accumulation_steps = (
+            config.gradient_accumulation
+        )  # else it warns, and does
     scale_losses(config, trainer)
     trainer.row_sampler = sampler if ranks == 1 else FilledSampler(sampler, ranks * config.batch_size)
     trainer.guard = StepGuard(train, decode)

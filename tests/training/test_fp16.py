@@ -17,6 +17,7 @@ import training.loss_scaling as scaling
 import training.run as run
 from checkpoints.errors import ConfigError
 from checkpoints.manifest import read_manifest
+from tests.tiny_mixtures import save_tiny_mixture
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
 from tests.training.test_guard import POISON, poisoned
 from training.ewc.config import EwcSettings
@@ -56,6 +57,28 @@ def test_the_curve_is_that_of_fp32(method: str, tiny_llama_dir: Path, data: Path
     assert found != pytest.approx(expected, rel=1e-6)  # or it was fp32 after all
     if method == "full":
         assert read_manifest(result).dtype == "fp16"
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "qlora, checkpointing": {"method": "qlora", "gradient_checkpointing": True},
+    "full, checkpointing": {"method": "full", "learning_rate": 1e-3, "gradient_checkpointing": True},
+    "mixture, lora": {"moe": MoeSettings(load_balance_coefficient=0.01)},
+    "mixture, full": {"method": "full", "learning_rate": 1e-3},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_curve_is_that_of_fp32_on_other_bases_and_with_recomputed_activations(
+    case: str, tiny_llama_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    base = save_tiny_mixture(tmp_path / "base", "deepseek") if "mixture" in case else tiny_llama_dir
+    settings = {"max_steps": STEPS, "batch_size": 6, **CASES[case]}
+    for dtype in ("fp32", "fp16"):
+        run.train(tiny_config(base, data, tmp_path / dtype, dtype=dtype, **settings))
+    expected, found = losses(tmp_path / "fp32"), losses(tmp_path / "fp16")
+    assert expected[-1] < 0.95 * expected[0]
+    assert found == pytest.approx(expected, rel=CURVE)
+    assert found != pytest.approx(expected, rel=1e-6)
 
 
 def test_steps_that_overflow_are_skipped(

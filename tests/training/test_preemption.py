@@ -75,6 +75,56 @@ def test_an_evicted_run_is_the_run_that_was_not(
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
+class EvictEvaluation(TrainerCallback):
+    """Sends SIGTERM in the evaluations that start at the given steps, once in each."""
+
+    def __init__(self, *steps: int) -> None:
+        self._steps = [*steps]
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step in self._steps:
+            self._steps.remove(state.global_step)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_evaluations_that_were_given_up_are_made_up_for(
+    tiny_llama_dir: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a run, once more where that run goes on, and after its last step."""
+
+    def config(name: str) -> Any:
+        settings = {"max_steps": 7, "lora": LoraSettings(rank=8, alpha=16, dropout=0.2), "eval_steps": 3}
+        return tiny_config(
+            tiny_llama_dir, data, tmp_path / name, rows={"eval_fraction": 0.4}, batch_size=2, **settings
+        )
+
+    straight = run.train(config("straight"))
+    build = run.build_trainer
+    for step in (3, 3, 7):
+        evict = EvictEvaluation(step)
+
+        def evicted(*args: Any, evict: Any = evict, **kwargs: Any) -> Any:
+            return build(*args, **{**kwargs, "callbacks": [evict, *kwargs["callbacks"]]})
+
+        monkeypatch.setattr(run, "build_trainer", evicted)
+        with pytest.raises(SystemExit, match="143"):
+            run.train(config("cut"))
+        monkeypatch.undo()
+        assert (tmp_path / "cut" / "checkpoints" / f"checkpoint-{step}").exists()
+        rows = read_metrics(tmp_path / "cut" / "metrics.jsonl")
+        assert [row["step"] for row in rows] == list(range(1, step))
+    resumed = run.train(config("cut"))
+
+    rows, expected = (
+        [{key: row.get(key) for key in ("step", "loss", "eval_loss")} for row in read_metrics(path)]
+        for path in (tmp_path / "cut" / "metrics.jsonl", tmp_path / "straight" / "metrics.jsonl")
+    )
+    assert rows == expected
+    assert [row["step"] for row in rows if row["eval_loss"] is not None] == [3, 6, 7]
+    one, other = (load_file(path / "adapter_model.safetensors") for path in (straight, resumed))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
 def test_the_signal_may_come_within_a_log_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python's streams raise where a signal handler writes in the middle of a write."""
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from checkpoints.errors import ConfigError
 from tests.training.rows import tiny_config
@@ -34,7 +34,7 @@ def test_a_command_is_one_we_take(line: str, monkeypatch: pytest.MonkeyPatch) ->
     parse_command(COMMANDS[command], arguments)
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero3"])
 def test_accelerate_takes_the_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     path = f"recipes/accelerate/{name}.yaml"
@@ -44,6 +44,14 @@ def test_accelerate_takes_the_file(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert (config.num_processes, config.num_machines) == (2, 1)
     arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(shlex.split(line)))
     assert (arguments.module, arguments.training_script) == (True, "trimaran")
+    if name == "zero3":
+        arguments.deepspeed_fields_from_accelerate_config = ",".join(config.deepspeed_config)
+        arguments.main_process_port = 0  # or it would look whether the usual one is free
+        _, environment = prepare_deepspeed_cmd_env(arguments)
+        assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
+        assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "3"
+        assert environment["ACCELERATE_DEEPSPEED_ZERO3_INIT"] == "false"
+        return
     environment = prepare_multi_gpu_env(arguments)
     assert environment.get("ACCELERATE_USE_FSDP", "false") == ("true" if name == "fsdp2" else "false")
     if name == "fsdp2":
@@ -60,7 +68,7 @@ def test_the_tests_it_names_are_there() -> None:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, r"DeepSpeed ZeRO, which is not supported.*fsdp2.yaml"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, r"= nf4 and zero clash.*DDP"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, r"fsdp_version = 1.*only FSDP2"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, r"= nf4 and fsdp clash.*DDP"),
     ],
@@ -72,7 +80,7 @@ def test_what_is_refused_is_named(
         monkeypatch.setitem(os.environ, name, value)
     config: Any = tiny_config(tmp_path, tmp_path / "rows.jsonl", tmp_path / "run", method="qlora")
     with pytest.raises(ConfigError, match=message):
-        if environment.get("FSDP_VERSION") != "2":
+        if environment.get("FSDP_VERSION") == "1":
             join_ranks(config)
         check_ranks(config)
 

@@ -25,7 +25,7 @@ STEPS = 14
 ROOT = Path(__file__).parents[2]
 
 # The child trains the same run: for SIGKILL, until half of the optimizer's states of step 9 are on the disk;
-# for SIGTERM, slowly enough after step 7 to get it between two steps.
+# for SIGTERM, slowly enough to get it after step 8, or else within the evaluation of that step.
 CHILD = """
 import io, os, signal, sys, time
 from pathlib import Path
@@ -34,9 +34,15 @@ from transformers import TrainerCallback
 import training.run as run
 from tests.training.rows import tiny_config
 
+seen = Path(sys.argv[3] + ".evaluating")
 class Slow(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
-        time.sleep(float(sys.argv[4]) if state.global_step == 8 else 0)
+        time.sleep(float(sys.argv[4]) if state.global_step == 8 and not evaluating else 0)
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        if state.global_step == 8 and evaluating and not seen.exists():
+            seen.touch()
+            time.sleep(float(sys.argv[4]))
 
 save = torch.save
 def cut(value, path):
@@ -47,6 +53,7 @@ def cut(value, path):
         os.kill(os.getpid(), signal.SIGKILL)
     save(value, path)
 torch.save = cut
+evaluating = len(sys.argv) > 7
 build = run.build_trainer
 def slow(*args, **kwargs):
     trainer = build(*args, **kwargs)
@@ -54,7 +61,8 @@ def slow(*args, **kwargs):
     return trainer
 run.build_trainer = slow
 model, data, output = map(Path, sys.argv[1:4])
-settings = dict(max_steps=14, save_steps=int(sys.argv[5]), eval_steps=4, rows={"eval_fraction": 0.25})
+rows = {"eval_fraction": 0.6 if evaluating else 0.25}
+settings = dict(max_steps=14, save_steps=int(sys.argv[5]), eval_steps=4, rows=rows)
 run.train(tiny_config(model, data, output, **settings))
 """
 
@@ -79,17 +87,26 @@ def killed(tiny_llama_dir: Path, data: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def end_child(
-    paths: tuple[Path, Path, Path], number: signal.Signals, *, seconds: float, save_steps: int
+    paths: tuple[Path, Path, Path],
+    number: signal.Signals,
+    *,
+    seconds: float,
+    save_steps: int,
+    evaluating: bool = False,
 ) -> tuple[int, str]:
     """Train in a child that waits after step 8, send it SIGTERM then, or let it be killed while it saves.
+
+    Args:
+        evaluating: whether it waits, and gets SIGTERM, after the first batch of the evaluation of step 8.
 
     Returns:
         Its exit code and stderr.
     """
     output = paths[2]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    settings = [*map(str, paths), str(seconds), str(save_steps), number.name, *["evaluating"] * evaluating]
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, *map(str, paths), str(seconds), str(save_steps), number.name],
+        [sys.executable, "-c", CHILD, *settings],
         env=environment,
         cwd=ROOT,
         stderr=subprocess.PIPE,
@@ -97,8 +114,14 @@ def end_child(
     )
     try:
         deadline = time.monotonic() + 120
-        metrics = output / "metrics.jsonl"
-        while number is signal.SIGTERM and not (metrics.exists() and metrics.read_text().count("\n") >= 7):
+        metrics, seen = output / "metrics.jsonl", Path(f"{output}.evaluating")
+
+        def ready() -> bool:
+            if evaluating:
+                return seen.exists()
+            return metrics.exists() and metrics.read_text().count("\n") >= 7
+
+        while number is signal.SIGTERM and not ready():
             assert child.poll() is None, child.stderr.read() if child.stderr else ""
             assert time.monotonic() < deadline, "the child did not get to step 7"
             time.sleep(0.05)
@@ -157,6 +180,29 @@ def test_sigterm_saves_the_state_and_nothing_is_lost(
     rows, expected = (read_metrics(run / "metrics.jsonl") for run in (cut, straight))
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
+    one, two = (load_file(path / "adapter_model.safetensors") for path in (adapter, other))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_sigterm_in_an_evaluation_does_not_wait_for_its_end(
+    tiny_llama_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    """It may take longer than the grace period; the run that goes on makes up for it."""
+    cut, straight = tmp_path / "cut", tmp_path / "straight"
+    paths = (tiny_llama_dir, data, cut)
+    code, said = end_child(paths, signal.SIGTERM, seconds=2, save_steps=100, evaluating=True)
+    assert code == 143, said
+    assert "Traceback" not in said
+    assert [state.name for state in (cut / "checkpoints").iterdir()] == ["checkpoint-8"]
+    assert [row["step"] for row in read_metrics(cut / "metrics.jsonl")] == list(range(1, 8))
+
+    adapter, other = (
+        train(config_of(tiny_llama_dir, data, run, save_steps=100, rows={"eval_fraction": 0.6}))
+        for run in (cut, straight)
+    )
+    rows, expected = (read_metrics(run / "metrics.jsonl") for run in (cut, straight))
+    for key in ("step", "loss", "eval_loss"):
+        assert [row.get(key) for row in rows] == [row.get(key) for row in expected]
     one, two = (load_file(path / "adapter_model.safetensors") for path in (adapter, other))
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
@@ -249,31 +295,3 @@ def test_a_resumed_run_goes_by_the_steps_it_is_given_now(
     rows = read_metrics(cut_off / "metrics.jsonl")
     assert [row["step"] for row in rows if "eval_loss" in row] == [3, 4]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 4]
-
-
-def test_old_states_go_by_step_when_the_new_one_is_on_the_disk(
-    tiny_llama_dir: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their times say nothing after a copy of the run, or where the clock was set back."""
-    on_disk: dict[str, set[str]] = {}
-    states = tmp_path / "run" / "checkpoints"
-
-    def sync(state: Path) -> None:
-        # What is there when it is made sure of: first without the file that says that it is complete.
-        on_disk[f"{state.name} {(state / 'trainer_state.json').exists()}"] = {
-            path.name for path in states.iterdir()
-        }
-        os.utime(state, (4e9 - len(on_disk), 4e9 - len(on_disk)))
-
-    monkeypatch.setattr("training.ordered_trainer.sync_tree", sync)
-    monkeypatch.setattr("training.callbacks.state_rotation.sync_tree", sync)
-    train(config_of(tiny_llama_dir, data, tmp_path / "run", max_steps=3, save_steps=1, save_total_limit=1))
-    assert [path.name for path in states.iterdir()] == ["checkpoint-3"]
-    assert on_disk == {
-        "checkpoint-1 False": {"checkpoint-1"},
-        "checkpoint-1 True": {"checkpoint-1"},
-        "checkpoint-2 False": {"checkpoint-1", "checkpoint-2"},
-        "checkpoint-2 True": {"checkpoint-1", "checkpoint-2"},
-        "checkpoint-3 False": {"checkpoint-2", "checkpoint-3"},
-        "checkpoint-3 True": {"checkpoint-2", "checkpoint-3"},
-    }

@@ -29,6 +29,8 @@ class MetricsFile(TrainerCallback):
         """Write the rows of the steps that are done."""
         if state.is_world_process_zero:
             rows = rows_from_history(state.log_history)
+            if args.eval_on_start:  # the last step's evaluation was given up, and is what comes next
+                rows = [row for row in rows if row["step"] != state.global_step]
             write_text_atomically(self.path, "".join(to_line(row) for row in rows))
 
     def on_log(

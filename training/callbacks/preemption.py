@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from training.ranks import any_rank
 
-__all__ = ["EXIT_CODE", "Preemption"]
+__all__ = ["EXIT_CODE", "EvaluationCut", "Preemption"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +22,17 @@ EXIT_CODE = 128 + signal.SIGTERM
 """What a shell shows for a process that SIGTERM ended."""
 
 
+class EvaluationCut(Exception):
+    """SIGTERM came during an evaluation."""
+
+
 class Preemption(TrainerCallback):
     """After SIGTERM the step that runs is finished, its state saved, and training ends.
 
     Between steps and not within one: gradients that are half accumulated could not be saved. So a step must
-    be shorter than the grace period; a save that is cut off all the same is removed at the next start. Of
-    several ranks one need be told: after each step they ask each other.
+    be shorter than the grace period; a save that is cut off all the same is removed at the next start. An
+    evaluation is given up after the batch that runs; the run that goes on makes up for it. Of several ranks
+    one need be told: after each step or batch they ask each other.
     """
 
     def __init__(self) -> None:
@@ -57,6 +62,27 @@ class Preemption(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
             self.saved_step = state.global_step
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save and stop, if it was asked for with the last batch."""
+        self.on_step_end(args, state, control)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Give up the evaluation, if it was asked for.
+
+        Raises:
+            EvaluationCut: it was; ``OrderedTrainer`` saves and stops.
+        """
+        if any_rank(self._asked.is_set(), args.device):
+            logger.warning(
+                "SIGTERM: the evaluation of step %d is given up, then the run ends", state.global_step
+            )
+            self.saved_step = state.global_step
+            raise EvaluationCut
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         # Nothing else: the signal may come within a write to stderr, where logging raises.

@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from checkpoints.atomic import sync_tree
+from checkpoints.atomic import sync_file
+from training.state_files import LAST
 
 __all__ = ["StateRotation"]
 
@@ -37,6 +38,7 @@ class StateRotation(TrainerCallback):
             for path in Path(str(args.output_dir)).glob("checkpoint-*")
             if (number := path.name.rpartition("-")[2]).isdigit()
         }
-        sync_tree(states[state.global_step])
+        # Of the rest the disk has been made sure before this file was written, see OrderedTrainer.
+        sync_file(states[state.global_step] / LAST)
         for step in sorted(states)[: -self._keep]:
             shutil.rmtree(states[step], ignore_errors=True)
