@@ -21,7 +21,7 @@ class Answer:
         self._pieces: list[str] | None = [] if keep_text else None
         self.text_bytes = 0
         self.ended_ns: int | None = None
-        """When its last response was seen, where the call ends some time after the answer."""
+        """When its end was seen, where the user comes to it some time later."""
         self.now = collector.now
         """Returns the time stamp for a chunk. Take it before decoding the chunk."""
 

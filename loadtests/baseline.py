@@ -31,11 +31,11 @@ _METRICS = ("ttft", "itl", "e2e")
 _PERCENTS = (50, 95)
 _FEWEST_REQUESTS = 30
 _SAME_TIME_NS = 100_000_000  # the clocks of several workers are lined up by their messages
-# A load that differs in one of these cannot be compared. `users` only bounds an open loop, and the times are
-# part of a load that changes over the run.
+# A load that differs in one of these cannot be compared. `users` only bounds an open loop, in which nobody is
+# spawned, and the times are part of a load that changes over the run.
 _SAME = (
-    "model", "protocol", "arrivals", "rate", "burstiness", "trace_speed", "users", "duration", "warmup",
-    "cooldown",
+    "model", "protocol", "arrivals", "rate", "burstiness", "trace_speed", "users", "spawn_rate", "duration",
+    "warmup", "cooldown",
     *(field.name for field in fields(WorkloadSettings) if field.name not in ("prompts", "tokenizer", "seed")),
 )  # fmt: skip
 
@@ -101,7 +101,7 @@ def _without_meaning(config: LoadTestConfig) -> set[str]:
     """Return the names of what does not change the load, or what can be compared of it."""
     changing = config.arrivals == "trace" or any(sign in str(config.rate) for sign in (",", ".."))
     times = set() if changing else {"duration", "warmup", "cooldown"}
-    return times if config.arrivals == "closed" else {"users", *times}
+    return times if config.arrivals == "closed" else {"users", "spawn_rate", *times}
 
 
 def _same_arrivals(config: LoadTestConfig, records: Path) -> bool:

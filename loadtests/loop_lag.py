@@ -6,12 +6,12 @@ comes to it; a loop that is too busy makes every latency longer, and the endpoin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loadtests.metrics.distribution import Distribution
 
-__all__ = ["INTERVAL_NS", "LoopLag", "merged_lag"]
+__all__ = ["INTERVAL_NS", "LoopLag", "lag_in_brief", "merged_lag"]
 
 INTERVAL_NS = 20_000_000
 """From one sample to the next: often enough for a percentile, and a five-hundredth of a core."""
@@ -67,6 +67,11 @@ class LoopLag:
             while (left_ns := self._due_ns - self._now()) > 0:
                 gevent.sleep(left_ns / 1e9)
             self.take()
+
+
+def lag_in_brief(lag: Mapping[str, Any] | None) -> dict[str, int] | None:
+    """Return of a distribution what results.json has: ``count``, ``p50``, ``p95``, ``p99`` and ``max``."""
+    return None if lag is None else {name: lag[name] for name in ("count", "p50", "p95", "p99", "max")}
 
 
 def merged_lag(parts: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:

@@ -118,7 +118,10 @@ def measure(
                 distribution.extend(metric.at_least(record))
         if record.failure is not None:
             failures.setdefault(record.failure, FailureGroup(record.failure)).add(record)
-    for record in overdue.found():
+    hanging = overdue.found()
+    for total in per_run:
+        total.finish(hanging)
+    for record in hanging:
         counts[record.outcome if window.place(record) == "measured" else "warmup"] -= 1
         counts["failed"] += 1
         hung = replace(record, failure=record.failure or "hanging", detail=record.detail or _hung(record))

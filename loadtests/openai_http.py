@@ -94,7 +94,7 @@ class OpenAiUser(HttpUser):
         usage: dict[str, Any] = {}
         repeated = RepeatedDelta(self._plain_text)
         events, strange = False, b""
-        for seen_ns, line in streamed_lines(response, answer.now):
+        for seen_ns, line in streamed_lines(response, answer):
             if (plain := repeated.text_of(line)) is not None:
                 answer.add_piece(seen_ns, plain)
                 continue

@@ -46,10 +46,16 @@ class LoadRun:
     """How late all processes saw what came to them (``loop_lag.py``): a ``Summary``."""
     origin_ns: int | None = None
     """When the load began, on ``time.perf_counter_ns``: the clock of all processes of this machine."""
-    workers: list[dict[str, object]] = field(default_factory=list)
+    workers: list[dict[str, Any]] = field(default_factory=list)
     """What each Locust worker contributed, where there were several processes."""
     notes: list[str] = field(default_factory=list)
     """What made the load another one than was asked for."""
+
+    @property
+    def lags(self) -> dict[str, dict[str, Any] | None]:
+        """Who -> how late it saw what came to it, of each process that made load."""
+        workers = {f"worker {one['name']} (index {one['index']})": one["loop_lag"] for one in self.workers}
+        return workers or {"the load generator": self.loop_lag}
 
 
 def run_child(config: LoadTestConfig, config_json: dict[str, Any], records: Path) -> LoadRun:

@@ -26,8 +26,9 @@
                        (of the gaps that ended in it), each count, p50, p95, p99 (within 1 %), or null
     load_generator     cpu_seconds of all processes, cpu_cores they kept busy on average (null for a load of
                        no length) and cpu_ms_per_1k_tokens (null without tokens); loop_lag (count, p50, p95,
-                       p99, max: how late it saw what came to it; null where unknown); workers
-                       [name, index, requests, cpu_seconds, clock_shift_ns, finished], empty for one process
+                       p99, max: how late all processes saw what came to them; null where unknown);
+                       workers [name, index, requests, cpu_seconds, clock_shift_ns, loop_lag (its own),
+                       finished], empty for one process
     server_metrics     what the server's Prometheus endpoint said (``server_metrics/summary.py``): urls,
                        interval_s, scrapes, failed_scrapes, resets_s (restarts that were seen), notes;
                        engines (what answered, by its trimaran_engine_info); window, whole_run (both null
@@ -52,10 +53,11 @@ from typing import Any
 
 from loadtests.durations import format_duration
 from loadtests.failures import FAILURE_KINDS
+from loadtests.loop_lag import lag_in_brief
 from loadtests.measurement import Measurement
 from loadtests.metrics.catalog import request_metrics, run_metrics
 from loadtests.metrics.client_cpu import ClientCpu
-from loadtests.slo import Verdict
+from loadtests.slo import Verdict, untold
 
 __all__ = ["SCHEMA_VERSION", "LoadTestResult", "results_dict"]
 
@@ -79,6 +81,11 @@ class LoadTestResult:
     def passed(self) -> bool:
         """Whether every limit holds; the command's exit code is 1 when it is false, 4 for an invalid run."""
         return self.verdict.passed
+
+    @property
+    def remarks(self) -> list[str]:
+        """The notes that no reason of the verdict tells already."""
+        return untold(self.notes, self.verdict.reasons)
 
     @property
     def results_json(self) -> Path:
@@ -126,7 +133,7 @@ class LoadTestResult:
         lines.append(
             "passed" if self.passed else f"{self.verdict.outcome.upper()}: " + "; ".join(self.verdict.reasons)
         )
-        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"note: {note}" for note in self.remarks]
         lines.append(f"report: {self.report_html}")
         return "\n".join(lines)
 
@@ -139,7 +146,7 @@ def results_dict(
     ended_by: str,
     cpu_seconds: float,
     loop_lag: Mapping[str, Any] | None,
-    workers: list[dict[str, object]],
+    workers: list[dict[str, Any]],
     notes: list[str],
     config: dict[str, Any],
     server: dict[str, Any],
@@ -191,7 +198,7 @@ def results_dict(
         "latency_series": measurement.latency_series,
         "load_generator": {
             **ClientCpu(cpu_seconds, seconds, tokens).as_dict(),
-            "loop_lag": loop_lag and {name: loop_lag[name] for name in ("count", "p50", "p95", "p99", "max")},
+            "loop_lag": lag_in_brief(loop_lag),
             "workers": workers,
         },
         "server_metrics": server_metrics,

@@ -116,12 +116,13 @@ def write_everything(
     baseline = _baseline(config)
     comparisons, problems = _compare(config, baseline, directory / RECORDS_NAME, measurement)
     lost = [f"the run is incomplete: {note}" for note in run.notes]
-    problems = [*lag_problems(config, run.loop_lag, len(run.workers)), *lost, *problems]
+    seconds = measurement.window.seconds
+    problems = [*lag_problems(config, run.lags, seconds), *lost, *problems]
     verdict = judge_measurement(config, measurement, comparisons, problems)
     notes = [
         *run.notes,
         *cpu_notes(run.cpu_seconds, run.end_ns, len(run.workers)),
-        *lag_notes(config, run.loop_lag, len(run.workers)),
+        *lag_notes(config, run.lags, seconds),
         *unended_notes(measurement),
         *uncounted_notes(config, outcomes["uncounted"], outcomes["ok"]),
     ]

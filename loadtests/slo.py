@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -10,7 +10,7 @@ from loadtests.comparison import Comparison
 from loadtests.durations import format_duration
 from loadtests.metrics.distribution import Summary
 
-__all__ = ["Check", "Verdict", "judge"]
+__all__ = ["Check", "Verdict", "judge", "untold"]
 
 
 @dataclass(frozen=True)
@@ -169,3 +169,9 @@ def _with_floor(
     if least <= check.measured:
         return check
     return replace(check, measured=least, unended=floor.count - answered.count)
+
+
+def untold(notes: Iterable[str], reasons: Iterable[str]) -> list[str]:
+    """Return the notes that stand in no reason: a worker that was lost is both, and is to be read once."""
+    told = list(reasons)
+    return [note for note in notes if not any(note in reason for reason in told)]

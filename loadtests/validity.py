@@ -12,6 +12,7 @@ from loadtests.measurement import Measurement
 
 __all__ = ["cpu_notes", "lag_notes", "lag_problems", "lateness_problems", "uncounted_notes", "unended_notes"]
 
+Lags = Mapping[str, Mapping[str, Any] | None]
 _BUSY = 0.9
 _LEAST_S = 5.0
 _LEAST_OF_LAG_S = 10.0
@@ -40,47 +41,46 @@ def lateness_problems(config: LoadTestConfig, measurement: Measurement) -> list[
     ]
 
 
-def lag_problems(config: LoadTestConfig, loop_lag: Mapping[str, Any] | None, workers: int = 0) -> list[str]:
-    """Return why a run does not count whose load generator was too busy to see when answers came.
+def lag_problems(config: LoadTestConfig, lags: Lags, seconds: float) -> list[str]:
+    """Return why a run does not count in which a process was too busy to see when answers came.
 
-    Nothing for a load of a few seconds, in which a single hiccup of the machine would be a twentieth.
+    The worst of the processes decides: all together they may look well although every request of one is
+    measured wrongly. Nothing for a window of a few seconds, in which a single hiccup of the machine would be
+    a twentieth, nor for a process that came so late.
 
     Args:
         config: the settings.
-        loop_lag: how late the generator saw what came to it (``loop_lag.py``).
-        workers: how many processes measured it; 0 is one.
+        lags: who -> how late it saw what came to it (``loop_lag.py``), of each process.
+        seconds: length of the measured window.
     """
+    who, lag = _worst(lags, "p95", seconds)
     limit_ns = config.max_loop_lag_p95_ns
-    if not _long_enough(loop_lag, workers) or loop_lag is None or loop_lag["p95"] <= limit_ns:
+    if lag is None or lag["p95"] <= limit_ns:
         return []
-    measured, limit = format_duration(loop_lag["p95"]), format_duration(limit_ns)
+    measured, limit = format_duration(lag["p95"]), format_duration(limit_ns)
     return [
-        f"the run is invalid: the load generator's loop lag p95 {measured} is above {limit} "
-        "(--max-loop-lag-p95), so it saw answers later than they came: it is too slow or its machine too "
-        "busy; lower the load, or use workers (docs/distributed-load.md)"
+        f"the run is invalid: the loop lag p95 of {who} is {measured}, above {limit} (--max-loop-lag-p95), "
+        "so it saw answers later than they came: it is too slow or its machine too busy; lower the load, or "
+        "use workers (docs/distributed-load.md)"
     ]
 
 
-def lag_notes(config: LoadTestConfig, loop_lag: Mapping[str, Any] | None, workers: int = 0) -> list[str]:
-    """Say when it was late for more than a hundredth of what came, which the highest percentiles show."""
-    limit_ns = config.max_loop_lag_p95_ns
-    if (
-        not _long_enough(loop_lag, workers)
-        or loop_lag is None
-        or not loop_lag["p95"] <= limit_ns < loop_lag["p99"]
-    ):
+def lag_notes(config: LoadTestConfig, lags: Lags, seconds: float) -> list[str]:
+    """Say when one was late for more than a hundredth of what came, which the highest percentiles show."""
+    who, lag = _worst(lags, "p99", seconds)
+    if lag is None or lag["p99"] <= config.max_loop_lag_p95_ns or lag_problems(config, lags, seconds):
         return []
-    late = format_duration(loop_lag["p99"])
-    return [
-        f"the load generator saw 1 % of what came to it {late} late or later: percentiles from p99 on may "
-        "be its own"
-    ]
+    late = format_duration(lag["p99"])
+    return [f"{who} saw 1 % of what came to it {late} late or later: percentiles from p99 on may be its own"]
 
 
-def _long_enough(loop_lag: Mapping[str, Any] | None, workers: int) -> bool:
-    if loop_lag is None:
-        return False
-    return bool(loop_lag["count"] * INTERVAL_NS >= max(1, workers) * _LEAST_OF_LAG_S * NS_PER_SECOND)
+def _worst(lags: Lags, name: str, seconds: float) -> tuple[str, Mapping[str, Any] | None]:
+    """Return who has the highest percentile, and its lag; None where there is nothing to judge."""
+    if seconds < _LEAST_OF_LAG_S:
+        return "", None
+    least = _LEAST_OF_LAG_S * NS_PER_SECOND / INTERVAL_NS
+    judged = [(who, lag) for who, lag in lags.items() if lag is not None and lag["count"] >= least]
+    return max(judged, key=lambda one: one[1][name], default=("", None))
 
 
 def cpu_notes(cpu_seconds: float, duration_ns: int, workers: int) -> list[str]:

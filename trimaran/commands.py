@@ -169,7 +169,7 @@ def loadtest(config: LoadTestConfig) -> int:
     print(f"verdict: {result.verdict.outcome}")
     for reason in result.verdict.reasons:
         print(f"  {reason}")
-    for note in result.notes:
+    for note in result.remarks:
         print(f"note: {note}")
     if result.interrupted:
         # Written and judged so far, but no gate may take it for the whole run.

@@ -127,6 +127,12 @@ class Distribution:
         self._min = min(self._min, least)
         self._max = max(self._max, most)
 
+    def _index(self, sample: int) -> int:
+        """Return the place of a sample's bucket, as ``extend`` has it."""
+        magnitude = self._histogram.sub_bucket_half_count_magnitude
+        shift = (sample | self._histogram.sub_bucket_mask).bit_length() - 1 - magnitude
+        return int((shift << magnitude) + (sample >> shift))
+
     def merge(self, other: Distribution) -> None:
         """Take all samples of another distribution."""
         if other.count:
@@ -137,7 +143,10 @@ class Distribution:
 
     def buckets(self) -> Iterator[tuple[int, int]]:
         """Yield (smallest sample it may hold, samples) of every bucket that is not empty, ascending."""
-        for index, count in enumerate(self._histogram.counts):
+        if not self.count:
+            return
+        first, last = self._index(self._min), self._index(self._max)  # most of the others are empty
+        for index, count in enumerate(self._histogram.counts[first : last + 1], first):
             if count:
                 yield max(self._histogram.get_value_from_index(index), self._min), count
 

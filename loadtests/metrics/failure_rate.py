@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from loadtests.metrics.metric import RunMetric, Window
-from loadtests.metrics.overdue import Overdue
 from loadtests.record import Record
 
 __all__ = ["FailureRate"]
@@ -25,17 +24,18 @@ class FailureRate(RunMetric):
     def __init__(self, window: Window, objectives: Mapping[str, int]) -> None:
         super().__init__(window, objectives)
         self._failed = self._ok = 0
-        self._overdue = Overdue(window)
 
     def add(self, record: Record) -> None:
         """See ``RunMetric.add``."""
         if self.window.place(record) == "measured":
             self._failed += record.outcome == "failed"
             self._ok += record.outcome == "ok"
-        self._overdue.add(record)
+
+    def finish(self, overdue: Sequence[Record]) -> None:
+        """See ``RunMetric.finish``."""
+        self._failed += len(overdue)
 
     def value(self) -> float | None:
         """See ``RunMetric.value``."""
-        failed = self._failed + len(self._overdue.found())
-        ended = failed + self._ok
-        return failed / ended if ended else None
+        ended = self._failed + self._ok
+        return self._failed / ended if ended else None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from loadtests.metrics.meets_objectives import breaks_objectives, meets_objectives
 from loadtests.metrics.metric import RunMetric, Window
-from loadtests.metrics.overdue import Overdue
 from loadtests.record import Record
 
 __all__ = ["Goodput"]
@@ -28,7 +27,6 @@ class Goodput(RunMetric):
     def __init__(self, window: Window, objectives: Mapping[str, int]) -> None:
         super().__init__(window, objectives)
         self._good = self._all = 0
-        self._overdue = Overdue(window)
 
     def add(self, record: Record) -> None:
         """See ``RunMetric.add``."""
@@ -36,13 +34,15 @@ class Goodput(RunMetric):
         if measured and (record.outcome != "cut" or breaks_objectives(record, self.objectives)):
             self._all += 1
             self._good += meets_objectives(record, self.objectives)
-        self._overdue.add(record)
+
+    def finish(self, overdue: Sequence[Record]) -> None:
+        """See ``RunMetric.finish``."""
+        # Those that had broken an objective are counted.
+        self._all += sum(
+            self.window.place(record) != "measured" or not breaks_objectives(record, self.objectives)
+            for record in overdue
+        )
 
     def value(self) -> float | None:
         """See ``RunMetric.value``."""
-        # Those that had broken an objective are counted.
-        count = self._all + sum(
-            self.window.place(record) != "measured" or not breaks_objectives(record, self.objectives)
-            for record in self._overdue.found()
-        )
-        return self._good / count if count and self.objectives else None
+        return self._good / self._all if self._all and self.objectives else None

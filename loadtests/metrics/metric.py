@@ -87,6 +87,9 @@ class RunMetric(ABC):
     def add(self, record: Record) -> None:
         """Take one request of the run; all are given, also of warm-up and cool-down."""
 
+    def finish(self, overdue: Sequence[Record]) -> None:  # noqa: B027 - most have nothing to do
+        """Take the requests that hung (``overdue.py``); who they are is known once all were added."""
+
     @abstractmethod
     def value(self) -> float | None:
         """Return the number, or None where it is undefined."""

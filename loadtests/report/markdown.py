@@ -8,6 +8,7 @@ from typing import Any
 from loadtests.report.lines import check_lines
 from loadtests.report.server_charts import server_rows
 from loadtests.report.texts import failure_rows, load_text, metric_rows, tiles
+from loadtests.slo import untold
 
 __all__ = ["markdown_summary"]
 
@@ -22,6 +23,7 @@ def markdown_summary(results: Mapping[str, Any]) -> str:
         results: the content of ``results.json``.
     """
     config, verdict = results["config"], results["verdict"]
+    said = [*verdict["reasons"], *untold(results["notes"], verdict["reasons"])]
     mark = {"passed": "passed", "failed": "**failed**", "invalid": "**invalid**"}[verdict["outcome"]]
     lines = [
         f"### Load test of `{config['model']}`: {mark}",
@@ -29,8 +31,8 @@ def markdown_summary(results: Mapping[str, Any]) -> str:
         f"{load_text(config)} on `{_plain(config['url'])}` through `{config['protocol']}`, "
         f"{results['window']['seconds']:.0f} s measured.",
         "",
-        *(f"- {_plain(reason)}" for reason in [*verdict["reasons"], *results["notes"]]),
-        *([""] if verdict["reasons"] or results["notes"] else []),
+        *(f"- {_plain(text)}" for text in said),
+        *([""] if said else []),
         *_table(
             ("", "", ""),
             [(t["label"], f"{t['value']} {t['unit']}".strip(), t["note"]) for t in tiles(results)],

@@ -25,6 +25,7 @@ from loadtests.report.texts import (
     tiles,
     verdict_text,
 )
+from loadtests.slo import untold
 
 __all__ = ["page_template", "render_report"]
 
@@ -71,7 +72,7 @@ def render_report(
         facts=facts(results),
         model_config=None if model_config is None else pbtxt(model_config),
         notes=notes(),
-        remarks=results["notes"],
+        remarks=untold(results["notes"], results["verdict"]["reasons"]),
     )
 
 

@@ -202,7 +202,10 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
         client.append(("Own delay in seeing answers", ", ".join(texts)))
     if workers := generator["workers"]:
         busiest_s = max(worker["cpu_seconds"] for worker in workers)
-        client.append(("Workers", f"{len(workers)}, the busiest {busiest_s:.1f} s CPU"))
+        text = f"{len(workers)}, the busiest {busiest_s:.1f} s CPU"
+        if lags := [worker["loop_lag"]["p95"] for worker in workers if worker.get("loop_lag")]:
+            text += f", the latest p95 {format_duration(max(lags))}"
+        client.append(("Workers", text))
     return [("Endpoint", endpoint_facts(results)), ("Load", workload), ("Load generator", client)]
 
 

@@ -25,7 +25,7 @@ class TritonGenerateStreamUser(TritonHttpUser):
         response = self.ask(request)
         events, strange = False, b""
         try:
-            for seen_ns, line in streamed_lines(response, answer.now):
+            for seen_ns, line in streamed_lines(response, answer):
                 if line.startswith(b"data:"):
                     events = True
                     answer.add_outputs(seen_ns, decode(line[5:]))

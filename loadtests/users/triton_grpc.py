@@ -100,8 +100,8 @@ class TritonGrpcUser(MeasuredUser):
     def send(self, request: Request, answer: Answer) -> None:
         """See ``MeasuredUser.send``."""
         message, credentials = _build_message(request, self.workload.model), self.workload.credentials
-        call = _stub(self.target, credentials).ModelStreamInfer(
-            iter([message]), timeout=self.workload.request_timeout_s, metadata=credentials.metadata
+        call = _stream_infer(self.target, credentials)(
+            message, timeout=self.workload.request_timeout_s, metadata=credentials.metadata
         )
         begun = False
         try:
@@ -122,7 +122,30 @@ class TritonGrpcUser(MeasuredUser):
 
 @cache
 def _stub(target: Target, credentials: Credentials) -> Any:
-    """Return the stub on the channel that all users share."""
+    """Return the stub on the channel that all users share.
+
+    Raises:
+        ConfigError: the URL is not one of gRPC.
+    """
+    return service_pb2_grpc.GRPCInferenceServiceStub(_channel(target, credentials))
+
+
+@cache
+def _stream_infer(target: Target, credentials: Credentials) -> Callable[..., Any]:
+    """Return ``ModelStreamInfer`` for a single request.
+
+    To the server it is the same call. Of a stream of requests gRPC would send each from a thread of its own,
+    with a round through its queue for the message and one for the end of them.
+    """
+    return _channel(target, credentials).unary_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+        response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
+    )
+
+
+@cache
+def _channel(target: Target, credentials: Credentials) -> grpc.Channel:
     if not target.scheme.startswith("grpc") or target.port is None:
         raise ConfigError(
             f"protocol grpc speaks gRPC and cannot use {target.url}; "
@@ -134,7 +157,7 @@ def _stub(target: Target, credentials: Credentials) -> Any:
         channel = grpc.secure_channel(target.address, security, options=_OPTIONS)
     else:
         channel = grpc.insecure_channel(target.address, options=_OPTIONS)
-    return service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    return channel
 
 
 def _build_message(request: Request, model: str) -> Any:

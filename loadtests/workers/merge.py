@@ -18,6 +18,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TextIO
 
+from loadtests.loop_lag import lag_in_brief
 from loadtests.record import Record, read_records
 
 __all__ = ["WorkerShare", "merge"]
@@ -83,7 +84,7 @@ class WorkerShare:
                 record.user = number_of(record.user)
             yield record
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the facts for results.json."""
         return {
             "name": self.name,
@@ -91,6 +92,7 @@ class WorkerShare:
             "requests": self.received,
             "cpu_seconds": round(self.cpu_seconds, 3),
             "clock_shift_ns": self.shift_ns,
+            "loop_lag": lag_in_brief(self.loop_lag),
             "finished": self.done,
         }
 

@@ -49,16 +49,31 @@ def test_the_server_keeps_its_delays_and_stamps_every_token(protocol: str) -> No
 
 @pytest.mark.locust
 def test_our_figures_over_grpc_are_those_of_the_server(tmp_path: Path) -> None:
-    scenario = Scenario("", 50, 10, 20, 4, 24, protocol="grpc")
+    # Other work on the machine may spoil a run, and not each of three; an error of ours is in all.
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        off = errors_over_grpc(folder)
+        # The real bound is that of the benchmark, on an idle machine.
+        over = {name: error for name, error in off.items() if error >= (20 if "p50" in name else 60)}
+        if not over:
+            break
+    assert not over, off
+
+
+def errors_over_grpc(folder: Path) -> dict[str, float]:
+    """Return how far each of our figures of a run is off, in milliseconds."""
+    scenario = Scenario("", 50, 10, 20, 4, 16, protocol="grpc")
     with scripted_server(scenario) as (url, truth_url):
-        measured = ours.measure(scenario, url, tmp_path, Path(sys.executable), tmp_path)
+        measured = ours.measure(scenario, url, folder, Path(sys.executable), folder)
         truth = served_figures(truth_url)
-    assert measured.answered == truth["served"] == 24
+    assert measured.answered == truth["served"] == 16
+    found = {}
     for name in FIGURES:
         seen = measured.figures[name]
         assert seen is not None
-        # What a busy machine may add; the real bound is that of the benchmark, on an idle one.
-        assert abs(seen - truth[name]) < (40 if name.endswith("p50") else 120), name
+        found[name] = abs(seen - truth[name])
+    return found
 
 
 def result(**errors: float) -> dict[str, Any]:

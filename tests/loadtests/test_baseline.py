@@ -110,6 +110,7 @@ def test_a_run_too_short_to_compare_does_not_pass(baseline: Path, tmp_path: Path
     ("settings", "message"),
     [
         ({"users": 9}, "was another load (users: 8, not 9)"),
+        ({"spawn_rate": 2.0}, "was another load (spawn_rate: None, not 2.0)"),
         ({"model": "other"}, "was another load (model: llm, not other)"),
         ({"url": "http://one:1,http://two:1"}, "was another load (targets: 1, not 2)"),
         ({"max_tokens": 7, "temperature": 1.0}, "(max_tokens: 64, not 7; temperature: 0.0, not 1.0)"),

@@ -9,6 +9,7 @@ import gevent
 
 from loadtests.config import LoadTestConfig
 from loadtests.loop_lag import INTERVAL_NS, LoopLag, merged_lag
+from loadtests.process import LoadRun
 from loadtests.validity import lag_notes, lag_problems
 
 MS = 1_000_000
@@ -47,19 +48,48 @@ def summary(p95_ms: float, p99_ms: float, seconds: float) -> dict[str, Any]:
     return {"count": count, "p95": round(p95_ms * MS), "p99": round(p99_ms * MS)}
 
 
+def alone(*lag: float) -> dict[str, dict[str, Any] | None]:
+    return {"the load generator": summary(*lag)}
+
+
 def test_too_much_of_it_makes_the_run_invalid() -> None:
     config = LoadTestConfig()
-    assert lag_problems(config, None) == []
-    assert lag_problems(config, summary(25, 25, 10)) == lag_notes(config, summary(25, 25, 10)) == []
-    assert lag_problems(config, summary(500, 500, 9)) == []  # a hiccup of half a second
-    (problem,) = lag_problems(config, summary(83, 99, 10))
-    assert "loop lag p95 83.0 ms is above 25.0 ms (--max-loop-lag-p95)" in problem
+    assert lag_problems(config, {"the load generator": None}, 10) == []
+    assert lag_problems(config, alone(25, 25, 10), 10) == lag_notes(config, alone(25, 25, 10), 10) == []
+    assert lag_problems(config, alone(500, 500, 20), 9) == []  # a hiccup of half a second in a short window
+    (problem,) = lag_problems(config, alone(83, 99, 10), 10)
+    assert "loop lag p95 of the load generator is 83.0 ms, above 25.0 ms (--max-loop-lag-p95)" in problem
     assert "docs/distributed-load.md" in problem
-    assert lag_notes(config, summary(83, 99, 10)) == []
-    assert lag_problems(config, summary(83, 99, 10), workers=2) == []  # five seconds of each
-    assert lag_problems(LoadTestConfig(max_loop_lag_p95="1s"), summary(83, 99, 10)) == []
-    (note,) = lag_notes(config, summary(10, 83, 10))
-    assert "saw 1 % of what came to it 83.0 ms late or later" in note
+    assert lag_notes(config, alone(83, 99, 10), 10) == []
+    assert lag_problems(LoadTestConfig(max_loop_lag_p95="1s"), alone(83, 99, 10), 10) == []
+    (note,) = lag_notes(config, alone(10, 83, 10), 10)
+    assert "the load generator saw 1 % of what came to it 83.0 ms late or later" in note
+
+
+def test_the_worst_worker_decides() -> None:
+    config = LoadTestConfig()
+    lags = {"worker a": summary(1, 2, 60), "worker b": summary(30, 40, 60), "worker c": summary(28, 90, 60)}
+    (problem,) = lag_problems(config, lags, 60)
+    assert "loop lag p95 of worker b is 30.0 ms" in problem
+    lags["worker b"] = None  # it was lost
+    (problem,) = lag_problems(config, lags, 60)
+    assert "loop lag p95 of worker c is 28.0 ms" in problem
+    lags["worker c"] = summary(28, 90, 5)  # it came for the last seconds
+    assert lag_problems(config, lags, 60) == lag_notes(config, lags, 60) == []
+    lags["worker c"] = summary(20, 90, 60)
+    assert lag_problems(config, lags, 60) == []
+    (note,) = lag_notes(config, lags, 60)
+    assert "worker c saw 1 % of what came to it 90.0 ms late or later" in note
+
+
+def test_each_process_of_a_run_is_judged() -> None:
+    run = LoadRun(loop_lag=summary(1, 2, 60))
+    assert run.lags == {"the load generator": run.loop_lag}
+    run.workers = [{"name": f"host_{n}", "index": n, "loop_lag": summary(n, n, 60)} for n in range(2)]
+    assert run.lags == {
+        "worker host_0 (index 0)": summary(0, 0, 60),
+        "worker host_1 (index 1)": summary(1, 1, 60),
+    }
 
 
 def test_the_lags_of_all_workers_are_one_distribution() -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
+from loadtests.config import LoadTestConfig
+from loadtests.process import LoadRun
 from loadtests.report.markdown import markdown_summary
-from tests.loadtests.sample_run import sample_results, write_run
+from loadtests.run import write_everything
+from tests.loadtests.sample_run import SECONDS, sample_results, write_run
 from tests.loadtests.test_report import EVIL, write_report
 
 
@@ -70,3 +76,20 @@ def test_a_clean_run_passes(tmp_path: Path) -> None:
     summary, _ = write(tmp_path, failures=0)
     assert "| failure rate | holds |" in summary
     assert "| failure | requests | said |" not in summary
+
+
+def test_what_makes_a_run_invalid_is_said_once(tmp_path: Path) -> None:
+    lost = "worker host_1 (index 0) was lost: its 3 requests until then count"
+    folder = write_run(tmp_path / "run", seed=1)
+    config = LoadTestConfig(duration=f"{SECONDS}s")
+    run = LoadRun(end_ns=10**10, ended_by="Locust", notes=[lost])
+    result = write_everything(folder, config, run, datetime(2026, 1, 2, tzinfo=UTC))
+    for text in (
+        str(result),
+        result.summary_md.read_text(encoding="utf-8"),
+        result.report_html.read_text(encoding="utf-8"),
+    ):
+        assert text.count(lost) == 1
+    assert json.loads(result.results_json.read_text(encoding="utf-8"))["notes"] == [lost]
+    assert result.remarks == []
+    assert replace(result, notes=("another",)).remarks == ["another"]

@@ -41,7 +41,7 @@ def cluster(cwd: Path, workers: int, *arguments: str) -> Iterator[list[subproces
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     master = ("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port)
-    expected = ("--headless", "--expect-workers", str(workers), "--expect-workers-max-wait", "20")
+    expected = ("--headless", "--expect-workers", str(workers), "--expect-workers-max-wait", "90")
     worker = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
     found = [start(cwd, cwd / "master.log", *master, *expected, *arguments)]
     try:
@@ -65,7 +65,7 @@ class Run:
 
 
 def collect(folder: Path, processes: list[subprocess.Popen[bytes]]) -> Run:
-    codes = [process.wait(timeout=40) for process in processes]
+    codes = [process.wait(timeout=120) for process in processes]
     log = (folder / "master.log").read_text(encoding="utf-8")
     assert (folder / "out" / "results.json").is_file(), log
     results = json.loads((folder / "out" / "results.json").read_text(encoding="utf-8"))
@@ -119,7 +119,10 @@ def test_the_generator_s_cost_is_that_of_all_processes(run: Run) -> None:
     generator = run.results["load_generator"]
     assert all(share["cpu_seconds"] > 0 for share in generator["workers"])
     assert generator["cpu_seconds"] >= sum(share["cpu_seconds"] for share in generator["workers"])
-    assert generator["loop_lag"]["count"] > 3e9 / INTERVAL_NS  # of both
+    lags = [share["loop_lag"] for share in generator["workers"]]
+    assert all(lag["count"] > 1e9 / INTERVAL_NS for lag in lags)
+    assert generator["loop_lag"]["count"] == sum(lag["count"] for lag in lags)
+    assert generator["loop_lag"]["max"] == max(lag["max"] for lag in lags)
 
 
 def test_a_broken_limit_is_exit_code_1_of_the_master_alone(run: Run) -> None:
@@ -134,8 +137,10 @@ def test_a_broken_limit_is_exit_code_1_of_the_master_alone(run: Run) -> None:
 
 
 def wait_for_users(folder: Path, master: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
-    while "All users spawned" not in (folder / "master.log").read_text(encoding="utf-8"):
+    deadline = time.monotonic() + 90
+    # Workers of a busy machine say so late, and Locust waits for no more than a second.
+    said = ("All users spawned", "Spawning is complete")
+    while not any(text in (folder / "master.log").read_text(encoding="utf-8") for text in said):
         assert master.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -28,7 +28,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, http_url: str) -> tuple[Run, 
     """A run of a master and two workers, and the requests of one process with the same settings."""
     folder = tmp_path_factory.mktemp("workers-and-one")
     build_tiny_tokenizer().backend_tokenizer.save(str(folder / "tokenizer.json"))
-    load = ("-u", "20", "-r", "20", "-t", "3s", "-s", "5", "--host", http_url)
+    load = ("-u", "20", "-r", "20", "-t", "4s", "-s", "5", "--host", http_url)
     arrivals = ("--arrivals", "constant", "--rate", "20", "--max-lateness-p99", "1us")
     made = ("--workload", "synthetic", "--tokenizer", "tokenizer.json", "--input-tokens", "uniform:9..90")
     asked = (*made, "--output-tokens", "uniform:6..30", "--temperature", "0.5", "--seed", "3")
@@ -43,12 +43,18 @@ def test_workers_share_one_schedule(both: tuple[Run, list[Record]]) -> None:
     shares = run.results["load_generator"]["workers"]
     assert [share["index"] for share in shares] == [0, 1]
     assert abs(shares[0]["requests"] - shares[1]["requests"]) <= 2
-    # On the master's clock the arrivals are those of one process: every 50 ms, each of them once. How far the
-    # two clocks are off is known to the fastest message, so the bound is the one that a busy machine keeps.
-    due = sorted(record.asked_ns for record in run.records)
-    assert len(due) >= 10
-    for number, time_ns in enumerate(due):
-        assert abs(time_ns - number * GAP_NS) < 40_000_000
+    # On the master's clock the arrivals are those of one process: every 50 ms, each of them once, but for one
+    # shift of each worker. How far the clocks are off is known to the fastest message, and a busy machine has
+    # none that is fast: how close it comes when nobody disturbs it, docs/distributed-load.md tells.
+    assert len(run.records) >= 10
+    for rank in range(2):
+        shifts = {
+            record.asked_ns - record.sequence * GAP_NS
+            for record in run.records
+            if record.sequence % 2 == rank
+        }
+        (shift,) = shifts
+        assert abs(shift) < 500_000_000
     # What each place asks is what one process would have asked there.
     config = config_from_json(run.results["config"])
     workload = make_workload(
