@@ -9,13 +9,31 @@
 #   docker run --shm-size=1g -p 127.0.0.1:8000:8000 -v ./models:/models:ro trimaran/serve-cpu:0.1.0
 #
 # Labels say where an image comes from, if the build does: --build-arg REVISION="$(git rev-parse HEAD)"
-# --build-arg CREATED="$(date -u +%Y-%m-%dT%H:%M:%SZ)" --build-arg SOURCE=URL. They come last, so that they cost no layer.
+# --build-arg CREATED="$(git show --no-patch --format=%cI)" --build-arg SOURCE=URL. compose.yaml, the gate and
+# `trimaran deploy compose --up` give them. They come last, so that they cost no layer.
 #
 # Everything is fetched at build time: a container starts without a network, on a read-only root, as user 10001.
 
 # checkov:skip=CKV_DOCKER_7:the tag is part of these arguments, which checkov does not read
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 ARG GPU_BASE_IMAGE=nvcr.io/nvidia/tritonserver:25.10-py3
+
+# ---- what every image starts from: an init that forwards signals, OpenMP for torch, and a user
+
+FROM ${BASE_IMAGE} AS base
+# tini and libgomp1 in the distribution's versions, as the base image's own packages are.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends tini libgomp1 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --no-create-home --home-dir /tmp trimaran
+
+# ---- where the environments are built. pip compiles nothing: slim.sh throws all byte code away, and makes what is used
+
+FROM ${BASE_IMAGE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY constraints.txt /
+RUN python3 -m venv /opt/trimaran
 
 # ---- the project's wheel, and one list of requirements per image
 
@@ -24,7 +42,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 COPY constraints.txt pyproject.toml deploy/docker/requirements.py ./
 RUN python3 -m venv /opt/build \
-    && /opt/build/bin/pip install -c constraints.txt hatchling editables \
+    && /opt/build/bin/pip install --no-compile -c constraints.txt hatchling editables \
     && mkdir /requirements \
     && python3 requirements.py loadtest > /requirements/loadtest.txt \
     && python3 requirements.py serve -docker > /requirements/serve.txt \
@@ -35,27 +53,19 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist .
 
 # ---- loadtest
 
-FROM ${BASE_IMAGE} AS build-loadtest
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY constraints.txt /
+FROM build AS build-loadtest
 COPY --from=source /requirements/loadtest.txt /
-RUN python3 -m venv /opt/trimaran && /opt/trimaran/bin/pip install -c constraints.txt -r loadtest.txt
+RUN /opt/trimaran/bin/pip install --no-compile -c constraints.txt -r loadtest.txt
 COPY --from=source /dist /dist
 COPY deploy/docker/slim.sh /
-RUN /opt/trimaran/bin/pip install --no-deps /dist/*.whl && sh /slim.sh /opt/trimaran trimaran.commands loadtests.run loadtests.load prometheus_client.parser
+RUN /opt/trimaran/bin/pip install --no-compile --no-deps /dist/*.whl && sh /slim.sh /opt/trimaran trimaran.commands loadtests.run loadtests.load prometheus_client.parser
 
-FROM ${BASE_IMAGE} AS loadtest
+FROM base AS loadtest
 LABEL org.opencontainers.image.title="Trimaran load test" \
       org.opencontainers.image.description="Locust suite for LLM endpoints: TTFT, ITL, SLO verdict" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
-# The version of tini is the distribution's, as the base image's own packages are.
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends tini \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --no-create-home --home-dir /tmp trimaran \
-    && mkdir /results && chown 10001 /results
+RUN mkdir /results && chown 10001 /results
 COPY --from=build-loadtest /opt/trimaran /opt/trimaran
 ENV PATH=/opt/trimaran/bin:${PATH} HOME=/tmp MPLCONFIGDIR=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001
@@ -74,23 +84,20 @@ LABEL org.opencontainers.image.base.name="${BASE_IMAGE}" \
 
 # ---- serve-cpu
 
-FROM ${BASE_IMAGE} AS build-serve-cpu
+FROM build AS build-serve-cpu
 # Which torch: PyTorch's CPU builds by default; empty is the package index's own.
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY constraints.txt /
-RUN python3 -m venv /opt/trimaran \
-    && /opt/trimaran/bin/pip install "$(grep '^torch==' constraints.txt)" \
+RUN /opt/trimaran/bin/pip install --no-compile "$(grep '^torch==' constraints.txt)" \
         ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"}
 COPY --from=source /requirements/serve.txt /requirements/engines.txt /
 # bitsandbytes carries its kernels for every GPU, 120 MB that a CPU cannot run.
-RUN /opt/trimaran/bin/pip install -c constraints.txt -r serve.txt -r engines.txt \
+RUN /opt/trimaran/bin/pip install --no-compile -c constraints.txt -r serve.txt -r engines.txt \
     && find /opt/trimaran -name 'libbitsandbytes_*.so' -not -name '*_cpu.so' -delete
 COPY --from=source /dist /dist
 COPY deploy/docker/slim.sh /
 # The server and the Python layer inside it go where `trimaran serve` looks for them.
 ENV TRIMARAN_CACHE=/opt/trimaran-cache
-RUN /opt/trimaran/bin/pip install --no-deps /dist/*.whl \
+RUN /opt/trimaran/bin/pip install --no-compile --no-deps /dist/*.whl \
     && /opt/trimaran/bin/python -c "\
 from serving.triton_install import find_triton; \
 from serving.triton_runtime import triton_environment; \
@@ -99,18 +106,12 @@ triton_environment(find_triton(), threads=1)" \
         serving.engine.torch.loading serving.engine.openvino.loading serving.engine.onnx.loading \
         transformers.models.llama.modeling_llama
 
-FROM ${BASE_IMAGE} AS serve-cpu
+FROM base AS serve-cpu
 LABEL org.opencontainers.image.title="Trimaran serving (CPU)" \
       org.opencontainers.image.description="Triton Inference Server with Trimaran's LLM engines for CPUs" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
-# tini and libgomp1 in the distribution's versions, as the base image's own packages are.
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends tini libgomp1 \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --no-create-home --home-dir /tmp trimaran \
-    && mkdir /models
+RUN mkdir /models
 COPY --from=build-serve-cpu /opt/trimaran /opt/trimaran
 COPY --from=build-serve-cpu /opt/trimaran-cache /opt/trimaran-cache
 ENV PATH=/opt/trimaran/bin:${PATH} \
@@ -145,31 +146,22 @@ COPY ${MODELS} /models
 
 # ---- train
 
-FROM ${BASE_IMAGE} AS build-train
+FROM build AS build-train
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY constraints.txt /
-RUN python3 -m venv /opt/trimaran \
-    && /opt/trimaran/bin/pip install "$(grep '^torch==' constraints.txt)" \
+RUN /opt/trimaran/bin/pip install --no-compile "$(grep '^torch==' constraints.txt)" \
         ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"}
 COPY --from=source /requirements/train.txt /
-RUN /opt/trimaran/bin/pip install -c constraints.txt -r train.txt
+RUN /opt/trimaran/bin/pip install --no-compile -c constraints.txt -r train.txt
 COPY --from=source /dist /dist
 COPY deploy/docker/slim.sh /
-RUN /opt/trimaran/bin/pip install --no-deps /dist/*.whl && sh /slim.sh /opt/trimaran trimaran.commands training.run training.merge
+RUN /opt/trimaran/bin/pip install --no-compile --no-deps /dist/*.whl && sh /slim.sh /opt/trimaran trimaran.commands training.run training.merge
 
-FROM ${BASE_IMAGE} AS train
+FROM base AS train
 LABEL org.opencontainers.image.title="Trimaran training" \
       org.opencontainers.image.description="Fine-tuning, merging and quantizing of open LLMs" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
-# tini and libgomp1, as in serve-cpu.
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends tini libgomp1 \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --no-create-home --home-dir /tmp trimaran \
-    && mkdir /data /output && chown 10001 /output
+RUN mkdir /data /output && chown 10001 /output
 COPY --from=build-train /opt/trimaran /opt/trimaran
 ENV PATH=/opt/trimaran/bin:${PATH} HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001
@@ -200,13 +192,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY constraints.txt /
 RUN python3 -m venv /opt/trimaran \
-    && /opt/trimaran/bin/pip install "$(grep '^torch==' constraints.txt)" \
+    && /opt/trimaran/bin/pip install --no-compile "$(grep '^torch==' constraints.txt)" \
         ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"}
 COPY --from=source /requirements/serve.txt /
-RUN /opt/trimaran/bin/pip install -c constraints.txt -r serve.txt
+RUN /opt/trimaran/bin/pip install --no-compile -c constraints.txt -r serve.txt
 COPY --from=source /dist /dist
 COPY deploy/docker/slim.sh /
-RUN /opt/trimaran/bin/pip install --no-deps /dist/*.whl && sh /slim.sh /opt/trimaran trimaran.commands serving.serve serving.health serving.engine.torch.loading
+RUN /opt/trimaran/bin/pip install --no-compile --no-deps /dist/*.whl && sh /slim.sh /opt/trimaran trimaran.commands serving.serve serving.health serving.engine.torch.loading
 
 FROM ${GPU_BASE_IMAGE} AS serve-gpu
 LABEL org.opencontainers.image.title="Trimaran serving (GPU)" \

@@ -30,6 +30,7 @@ if docker compose version >/dev/null 2>&1; then
 else
     compose() { docker-compose "$@"; }
 fi
+echo "== compose $(compose version --short)"
 
 finish() {
     code=$?
@@ -42,8 +43,22 @@ finish() {
 trap finish EXIT
 trap 'exit 2' INT TERM
 
+# What the images' labels say of their source, unless the caller says it: the commit, and where GitHub has it. Only the
+# build gets these variables: `up` by hand, later, must be given the same as here.
+build() (
+    if commit=$(git rev-parse --verify HEAD 2>/dev/null) && [ -z "$(git rev-parse --show-prefix)" ]; then
+        [ -z "$(git status --porcelain --untracked-files=no)" ] || commit="$commit-dirty"
+        export TRIMARAN_REVISION="${TRIMARAN_REVISION:-$commit}"
+        export TRIMARAN_CREATED="${TRIMARAN_CREATED:-$(git show --no-patch --format=%cI)}"
+    fi
+    if [ -n "${GITHUB_REPOSITORY:-}" ]; then
+        export TRIMARAN_SOURCE="${TRIMARAN_SOURCE:-${GITHUB_SERVER_URL:-https://github.com}/$GITHUB_REPOSITORY}"
+    fi
+    compose --profile loadtest build triton loadtest
+)
+
 echo "== build"
-compose --profile loadtest build triton loadtest || exit 2
+build || exit 2
 
 echo "== serve $TRIMARAN_REPOSITORY"
 compose up -d triton || exit 2

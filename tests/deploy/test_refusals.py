@@ -6,6 +6,9 @@ import pytest
 
 from tests.deploy.helm_tool import Helm
 
+LOADTEST = "loadtest.enabled=true"
+ROUTE = "httpRoute.enabled=true,httpRoute.parentRefs[0].name=public"
+CANARY = "httpRoute.canary.serviceName"
 ACCELERATE = "training.launcher=accelerate,training.accelerateConfig=/data/fsdp2.yaml"
 MIXED = "autoscaling.mode=cpu,autoscaling.cpu.utilization=70"
 
@@ -48,8 +51,39 @@ MIXED = "autoscaling.mode=cpu,autoscaling.cpu.utilization=70"
         ("ingress.canaryWeight=5,ingress.nginx=false", "1.35", ["ingress-nginx canary", "httpRoute.canary"]),
         ("httpRoute.enabled=true", "1.35", ["parentRefs is empty"]),
         ("httpRoute.canary.weight=5", "1.35", ["canary.serviceName"]),
+        (
+            "httpRoute.canary.serviceName=llm-canary-trimaran",
+            "1.35",
+            ["enabled is false", "no request", "ingress.canaryWeight"],
+        ),
+        (f"{ROUTE},{CANARY}=llm-trimaran", "1.35", ["the other share", "llm-canary-trimaran"]),
+        (f"{ROUTE},httpRoute.weight=0", "1.35", ["both 0", "500"]),
+        (f"{ROUTE},httpRoute.weight=0,httpRoute.canary.serviceName=other", "1.35", ["both 0", "500"]),
+        (f"{ROUTE},httpRoute.hostnames={{llm.example.com:443}}", "1.35", [":443", "without a port"]),
+        (f"{ROUTE},httpRoute.hostnames={{10.0.0.1}}", "1.35", ["hostnames", "10.0.0.1"]),
+        (f"{ROUTE},httpRoute.parentRefs[0].sections=https", "1.35", ["'sections' not allowed"]),
+        ("httpRoute.enabled=true,httpRoute.parentRefs[0].namespace=a", "1.35", ["parentRefs/0", "name"]),
+        ("front.serviceName=gateway,front.paths={/v1/../v2}", "1.35", ["front.paths", "/v1/../v2"]),
+        ("server.longestRequestSeconds=100000", "1.35", ["server/longestRequestSeconds", "maximum"]),
+        (f"{ROUTE},httpRoute.weight=1000001", "1.35", ["httpRoute/weight", "maximum"]),
+        (f"{ROUTE},front.serviceName=gateway,front.paths={{v1}}", "1.35", ["front/paths/0"]),
         # Jobs
         ("loadtest.distributed.locustfile=/a.py", "1.35", ["distributed.workers is 0", "trimaran loadtest"]),
+        (f"{LOADTEST},loadtest.duration=6h", "1.35", ["deadlineSeconds is 21600", "6h", "least 22800"]),
+        (f"{LOADTEST},loadtest.readySeconds=0,loadtest.duration=5.92h", "1.35", ["at least 21612"]),
+        (
+            f"{LOADTEST},loadtest.deadlineSeconds=600,loadtest.url=http://a:80,loadtest.duration=301000ms",
+            "1.35",
+            ["at least 601"],
+        ),
+        (
+            f"{LOADTEST},loadtest.deadlineSeconds=1500,loadtest.distributed.workers=2",
+            "1.35",
+            ["take 600 s", "1620"],
+        ),
+        (f"{LOADTEST},server.startSeconds=1200", "1.35", ["readySeconds is 900", "1200 s to start"]),
+        (f"{LOADTEST},loadtest.args={{--duration=8h}}", "1.35", ["--duration=8h", "set loadtest.duration"]),
+        (f"{LOADTEST},loadtest.args={{--run-time,8h}}", "1.35", ["--run-time", "set loadtest.duration"]),
         ("training.launcher=accelerate", "1.35", ["accelerateConfig", "fsdp2.yaml"]),
         ("training.accelerateConfig=/data/a.yaml", "1.35", ["launcher is torchrun", "/data/a.yaml"]),
         (f"{ACCELERATE},training.nodes=2,training.kind=trainjob", "1.35", ["kind is trainjob"]),
@@ -82,7 +116,14 @@ def test_refused(helm: Helm, settings: str, kubernetes: str, parts: list[str]) -
         ("model.source=copy,model.copy.fromClaim=a,model.pvc.accessMode=ReadWriteOnce", "1.35"),
         ("training.nodes=2", "1.35"),
         (f"{ACCELERATE},training.processesPerNode=2", "1.35"),
-        ("loadtest.enabled=true,loadtest.distributed.workers=2", "1.35"),
+        (f"{LOADTEST},loadtest.distributed.workers=2", "1.35"),
+        (f"{LOADTEST},loadtest.duration=8h,loadtest.deadlineSeconds=0", "1.35"),
+        (f"{LOADTEST},loadtest.duration=90.5s,loadtest.deadlineSeconds=1291", "1.35"),
+        (f"{LOADTEST},server.startSeconds=1200,loadtest.readySeconds=0", "1.35"),
+        (f"{LOADTEST},server.startSeconds=1200,loadtest.url=http://other:8000", "1.35"),
+        # Of a load test that is not made, nothing is asked.
+        ("loadtest.duration=8h,server.startSeconds=1200", "1.35"),
+        (f"{ROUTE},httpRoute.weight=0,httpRoute.canary.serviceName=other,httpRoute.canary.weight=1", "1.35"),
     ],
 )
 def test_accepted(helm: Helm, settings: str, kubernetes: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
+import pytest
 import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
@@ -40,6 +44,59 @@ def free_port() -> int:
     return port
 
 
+def run_together(commands: list[list[str]], folder: Path, *, seconds: float) -> list[int | None]:
+    """Run the commands at once, each with its output in ``node-N.log``; return their exit codes.
+
+    One that has not ended in time has none, and is killed with all its processes: a launcher gives those a
+    session of their own, and alone they would go on training beside the other tests.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    nodes: list[psutil.Popen] = []
+    end = time.monotonic() + seconds
+    try:
+        for rank, command in enumerate(commands):
+            with (folder / f"node-{rank}.log").open("wb") as log:
+                nodes.append(
+                    psutil.Popen(
+                        command, env=environment, cwd=folder,
+                        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                    )
+                )  # fmt: skip
+        for node in nodes:
+            with contextlib.suppress(psutil.TimeoutExpired):
+                node.wait(max(0, end - time.monotonic()))
+        return [node.poll() for node in nodes]
+    finally:
+        for node in nodes:
+            kill_with_descendants(node)
+
+
+def kill_with_descendants(process: psutil.Popen) -> None:
+    if process.poll() is not None:
+        return
+    for one in [*process.children(recursive=True), process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
+
+
+def test_a_node_that_hangs_is_killed_with_all_its_processes(tmp_path: Path) -> None:
+    hangs = ["sh", "-c", "setsid sleep 600 & echo $! > child; exec sleep 600"]
+    child, seconds = tmp_path / "child", 1.0
+    # Again on a machine so busy that a shell does not start in that time.
+    while not (child.exists() and child.read_text()):
+        assert run_together([hangs], tmp_path, seconds=seconds) == [None]
+        seconds *= 4
+    end = time.monotonic() + 60
+    with contextlib.suppress(psutil.NoSuchProcess):
+        # Killed, it may wait for somebody to ask how it ended.
+        while psutil.Process(int(child.read_text())).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < end, "it goes on"
+            time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_nodes_train_together(helm: Helm, tiny_llama_dir: Path, tmp_path: Path) -> None:
     settings = {
         "model": str(tiny_llama_dir), "data": {"train": str(tmp_path / "rows.jsonl"), "max_length": 64},
@@ -52,7 +109,7 @@ def test_two_nodes_train_together(helm: Helm, tiny_llama_dir: Path, tmp_path: Pa
         FIRST_NODE: "127.0.0.1", "29500": str(free_port()),
         "/data/": f"{tmp_path}/", "/output/": f"{tmp_path}/",
     }  # fmt: skip
-    nodes = []
+    commands = []
     for rank in (0, 1):
         program, *arguments = command_of_node(manifests, rank)
         assert program == "torchrun"
@@ -60,23 +117,10 @@ def test_two_nodes_train_together(helm: Helm, tiny_llama_dir: Path, tmp_path: Pa
         for there, here in changes.items():
             assert there in line
             line = line.replace(there, here)
-        command = [sys.executable, "-m", "torch.distributed.run", *line.split("\n")]
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-        node = subprocess.Popen(
-            command,
-            env=environment,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        nodes.append(node)
-    try:
-        said = [node.communicate(timeout=300)[0] for node in nodes]
-    finally:
-        for node in nodes:
-            node.kill()
-    assert [node.returncode for node in nodes] == [0, 0], said
+        commands.append([sys.executable, "-m", "torch.distributed.run", *line.split("\n")])
+    nodes = run_together(commands, tmp_path, seconds=480)
+    said = [(tmp_path / f"node-{rank}.log").read_text(errors="replace")[-4000:] for rank in (0, 1)]
+    assert nodes == [0, 0], said
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 2
     assert read_manifest(tmp_path / "run" / "checkpoint", verify=True).parameters > 0
 

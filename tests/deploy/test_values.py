@@ -51,6 +51,7 @@ CHANGES: dict[str, Any] = {
     "autoscaling.keda.serverAddress": "http://other:9090",
     "autoscaling.mode": {"autoscaling": {"mode": "cpu", "cpu": {"utilization": 50}}},
     "front.paths": ["/v9"],
+    "httpRoute.enabled": {"httpRoute": {"enabled": False, "canary": {"serviceName": "", "weight": 0}}},
     "httpRoute.parentRefs": [{"name": "other"}],
     "image.digest": "sha256:" + "a" * 64,
     "ingress.nginx": False,

@@ -90,7 +90,8 @@ def fake_engine(folder: Path) -> Iterator[FakeEngine]:
 def fake_compose(folder: Path, *, running: bool = False, fails: str = "") -> Path:
     """Write a ``docker-compose`` and a ``docker`` without compose into ``folder``; return the list of calls.
 
-    Of a service with a profile it has the container ``ENDED``, which the engine does not show.
+    Of a service with a profile it has the container ``ENDED``, which the engine does not show. Calls that are
+    given a TRIMARAN_REVISION go to the file ``labels`` beside the list, with it and TRIMARAN_CREATED.
 
     Args:
         folder: to be put on PATH.
@@ -107,6 +108,7 @@ def fake_compose(folder: Path, *, running: bool = False, fails: str = "") -> Pat
     )
     script = f"""#!/bin/sh
 echo "$DOCKER_HOST $*" >> {calls}
+[ -z "$TRIMARAN_REVISION" ] || echo "$* $TRIMARAN_REVISION $TRIMARAN_CREATED" >> {folder / "labels"}
 case "$*" in
   "{fails or "nothing"}"*) echo "no space left" >&2; exit 1 ;;
   "ps -a -q") echo {ENDED}; [ ! -e {state} ] || echo {CONTAINER} ;;

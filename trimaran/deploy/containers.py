@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ def start(
     *,
     build: bool,
     timeout: float,
+    labels: Mapping[str, str] | None = None,
     services: Sequence[str] = (),
     busy_ports: Sequence[tuple[str, int]] = (),
 ) -> None:
@@ -42,6 +43,8 @@ def start(
         folder: as ``write_compose`` left it.
         build: build the serving image first; otherwise it must be there.
         timeout: seconds until the model must be healthy, building excluded.
+        labels: variables of compose.yaml for the labels of the image; our own environment's win. Only the
+            build gets them: what `up` is given by hand later must be the same as here.
         services: what to start besides ``triton``; by default every service without a profile.
         busy_ports: names and numbers of ports that are taken, an error unless this deployment runs already.
 
@@ -52,7 +55,7 @@ def start(
     with _engine() as (client, host):
         compose = _Compose(folder, host)
         if build:
-            compose.run("build", "triton")
+            compose.run("build", "triton", variables=labels)
         else:
             _check_image(client, compose.serving_image())
         before = compose.containers("triton")
@@ -138,9 +141,9 @@ class _Compose:
     folder: Path
     host: str
 
-    def run(self, *arguments: str) -> None:
+    def run(self, *arguments: str, variables: Mapping[str, str] | None = None) -> None:
         """Run a command of compose; its output goes to ours."""
-        done = self._call(arguments, capture=False)
+        done = self._call(arguments, capture=False, variables=variables)
         if done.returncode:
             raise DeployError(
                 f"`{' '.join(done.args)}` in {self.folder} ended with {done.returncode}; "
@@ -171,11 +174,14 @@ class _Compose:
             raise DeployError(f"`{' '.join(done.args)}` in {self.folder}: {done.stderr.strip()}")
         return done.stdout
 
-    def _call(self, arguments: Sequence[str], *, capture: bool) -> subprocess.CompletedProcess[str]:
+    def _call(
+        self, arguments: Sequence[str], *, capture: bool, variables: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*_program(), *arguments],
             cwd=self.folder,
-            env={**os.environ, "DOCKER_HOST": self.host},  # compose v1 knows no contexts
+            # Compose v1 knows no contexts.
+            env={**(variables or {}), **os.environ, "DOCKER_HOST": self.host},
             stdin=subprocess.DEVNULL,
             capture_output=capture,
             text=True,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from trimaran.deploy import compose, helm
+from trimaran.deploy.assets import find_clone
 from trimaran.deploy.checks import busy_ports, warnings
 from trimaran.deploy.config import DeployConfig
 from trimaran.deploy.sizing import Sizing, size
+from trimaran.deploy.source import source_labels
 
 __all__ = ["deploy"]
 
@@ -43,9 +46,11 @@ def deploy(config: DeployConfig, announce: Callable[[str], None]) -> None:
     if config.up:
         from trimaran.deploy.containers import start
 
+        clone = _clone(config)
         start(
             folder,
-            build=_builds(config),
+            build=clone is not None,
+            labels=source_labels(clone) if clone else None,
             timeout=config.start_seconds + 60.0,
             busy_ports=busy_ports(config),
         )
@@ -58,10 +63,9 @@ def deploy(config: DeployConfig, announce: Callable[[str], None]) -> None:
         announce(f"  {line}")
 
 
-def _builds(config: DeployConfig) -> bool:
-    from trimaran.deploy.assets import find_clone
-
-    return config.image is None and find_clone(config.build_context) is not None
+def _clone(config: DeployConfig) -> Path | None:
+    """Return what the serving image is built from, None where a ready one is used."""
+    return find_clone(config.build_context) if config.image is None else None
 
 
 def _table(sizing: Sizing) -> list[str]:

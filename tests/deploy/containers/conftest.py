@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 from serving.ports import choose_ports
 from tests.deploy.containers.engine import Engine, EngineMissing, running_engine
+from tests.deploy.containers.in_memory import in_memory
 from tests.deploy.containers.stand_in import PYTHON, ensure_python, make_prometheus
 from tests.deploy.monitoring.tools import missing
 from tests.serving.endpoint import exported
@@ -26,6 +28,12 @@ from trimaran.demo_stages import make_base
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = "trimaran-test"
 LIMIT_SECONDS = 480
+# Given, so that every build here is of the same image.
+SOURCE = {
+    "TRIMARAN_SOURCE": "https://example.com/trimaran",
+    "TRIMARAN_REVISION": "of-the-tests",
+    "TRIMARAN_CREATED": "2026-05-01T12:00:00+00:00",
+}
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     folder = tmp_path_factory.mktemp("docker")
     with contextlib.ExitStack() as stack:
         try:
+            stack.enter_context(in_memory(folder, 7))
             found = stack.enter_context(running_engine(folder))
-            ensure_python(found, folder)
         except EngineMissing as reason:
             missing("containers", str(reason))
         yield found
@@ -93,8 +101,15 @@ def stack(engine: Engine, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     """The project, up and healthy, brought there by ``deploy/ci/gate.sh``; taken down afterwards."""
     folder = tmp_path_factory.mktemp("stack")
     repository = folder / "models"
-    # In fp32 the texts are comparable: DESIGN's rule of equality is about fp32.
-    exported(checkpoint, repository, engine="openvino", weights="fp32", threads=2, max_context=512, slots=4)
+    with ThreadPoolExecutor(1) as pool:
+        base = pool.submit(ensure_python, engine, folder)
+        # In fp32 the texts are comparable: DESIGN's rule of equality is about fp32.
+        options = {"engine": "openvino", "weights": "fp32", "max_context": 512, "slots": 4}
+        exported(checkpoint, repository, threads=2, **options)
+        try:
+            base.result()
+        except EngineMissing as reason:
+            missing("containers", str(reason))
     _readable_by_all(repository)
     names = ("http", "grpc", "metrics", "prometheus", "grafana", "locust")
     ports = dict(zip(names, choose_ports("127.0.0.1", (0,) * len(names)), strict=True))
@@ -102,9 +117,12 @@ def stack(engine: Engine, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
         "TRIMARAN_REPOSITORY": str(repository),
         "COMPOSE_PROJECT_NAME": PROJECT,
         "BASE_IMAGE": PYTHON,
+        **SOURCE,
         "TRIMARAN_PROMETHEUS_IMAGE": make_prometheus(engine, folder),
         "TRIMARAN_EXIT_SECONDS": "10",
         "TRIMARAN_STOP_GRACE": "30s",
+        # A wait for a healthy model ends at such a look.
+        "TRIMARAN_HEALTH_SECONDS": "2",
         **{f"TRIMARAN_{name.upper()}_PORT": str(port) for name, port in ports.items()},
         # Our own engine has no bridge, and its base image pip settings that know torch for CPUs.
         **({"TORCH_INDEX_URL": "", "TRIMARAN_BUILD_NETWORK": "host"} if engine.own else {}),
@@ -114,10 +132,12 @@ def stack(engine: Engine, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     made = Stack(engine, repository, ports, variables, done.stdout, _compose_command(engine))
     try:
         assert done.returncode == 0, done.stdout[-6000:]
+        # A rate needs two scrapes and a rule some time: they pass while the first tests run.
+        made.compose("up", "-d", "prometheus")
         yield made
     finally:
         profiles = ("--profile", "loadtest", "--profile", "locust")
-        made.compose(*profiles, "down", "--volumes", "--timeout", "15", check=False)
+        made.compose(*profiles, "down", "--volumes", "--timeout", "2", check=False)
 
 
 GATE = (

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 
 from tests.deploy.containers.engine import Engine, EngineMissing
+from tests.deploy.containers.in_memory import in_memory
 
 __all__ = ["PROMETHEUS", "PYTHON", "ensure_python", "make_prometheus"]
 
@@ -37,7 +37,20 @@ def ensure_python(engine: Engine, folder: Path) -> None:
         raise EngineMissing(f"{PYTHON} cannot be pulled: {done.strip().splitlines()[-1:]}")
     if shutil.which("debootstrap") is None:
         raise EngineMissing("debootstrap is not installed, which makes a base image where none can be pulled")
-    root = folder / "root"
+    base = folder / "base"
+    base.mkdir()
+    with in_memory(base, 1):
+        root = base / "root"
+        _make_root(root)
+        _import(engine, root, PYTHON)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def _make_root(root: Path) -> None:
+    # As Debian's own images have it: nobody needs these files after a power cut.
+    settings = root / "etc" / "dpkg" / "dpkg.cfg.d" / "unsafe-io"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("force-unsafe-io\n")
     _run("debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(root))
     shutil.rmtree(root / "var" / "cache" / "apt" / "archives", ignore_errors=True)
     shutil.rmtree(root / "var" / "lib" / "apt" / "lists", ignore_errors=True)
@@ -45,8 +58,6 @@ def ensure_python(engine: Engine, folder: Path) -> None:
     (root / "usr" / "local" / "bin" / "python3").symlink_to("/usr/bin/python3.11")
     _carry_certificates(root)
     _carry_pip_settings(root)
-    _import(engine, root, PYTHON)
-    shutil.rmtree(root, ignore_errors=True)
 
 
 def make_prometheus(engine: Engine, folder: Path) -> str:
@@ -93,15 +104,22 @@ def _carry_pip_settings(root: Path) -> None:
 
 
 def _import(engine: Engine, root: Path, tag: str) -> None:
-    archive = root.with_suffix(".tar")
-    with tarfile.open(archive, "w") as tar:
-        tar.add(root, arcname=".", filter=_no_devices)
-    engine.docker("import", "--change", 'CMD ["python3"]', str(archive), tag, timeout=300)
-    archive.unlink()
-
-
-def _no_devices(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if member.isdev() else member
+    # Devices are the engine's to make. Nothing lies on disk between the two.
+    with subprocess.Popen(
+        ["tar", f"--directory={root}", "--exclude=./dev/*", "--create", "."], stdout=subprocess.PIPE
+    ) as packing:
+        done = subprocess.run(
+            ["docker", "import", "--change", 'CMD ["python3"]', "-", tag],
+            env=engine.environment,
+            stdin=packing.stdout,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    if packing.returncode or done.returncode:
+        raise EngineMissing(f"{tag} cannot be made of a folder: {done.stdout.strip().splitlines()[-1:]}")
 
 
 def _run(*command: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -18,7 +19,8 @@ import pytest
 from checkpoints.loading import load_model
 from checkpoints.prompt import PromptEncoder
 from serving.ports import choose_ports
-from tests.deploy.containers.conftest import Stack, get, run_gate
+from tests.deploy.compose_tool import compose_program
+from tests.deploy.containers.conftest import SOURCE, Stack, get, run_gate
 from tests.deploy.monitoring.endpoint import trickle
 from tests.deploy.monitoring.promql import GPU_ONLY, dashboard_queries, selectors, substitute
 from tests.equality import assert_equal_tokens, generate_greedily
@@ -55,6 +57,15 @@ def reachable(url: str) -> bool:
 def test_the_gate_passed_and_measured(stack: Stack) -> None:
     assert "verdict: passed" in stack.gate_log
     assert stack.health() == "healthy"
+
+
+def test_the_images_say_what_they_were_built_from(stack: Stack) -> None:
+    for image in ("trimaran/serve-cpu:0.1.0", "trimaran/loadtest:0.1.0"):
+        labels = stack.inspect(image)["Config"]["Labels"]
+        for variable, value in SOURCE.items():
+            name = variable.removeprefix("TRIMARAN_").lower()
+            assert labels[f"org.opencontainers.image.{name}"] == value
+        assert labels["org.opencontainers.image.base.name"] == stack.variables["BASE_IMAGE"]
 
 
 def test_the_text_is_the_offline_text(stack: Stack, checkpoint: Path) -> None:
@@ -107,33 +118,6 @@ def test_admin_apis_ask_for_the_key(stack: Stack) -> None:
     assert stack.health() == "healthy"
 
 
-def test_prometheus_scrapes_it_and_the_dashboard_has_data(stack: Stack, wait_until: Wait) -> None:
-    stack.compose("up", "-d", "prometheus")
-
-    def query(expression: str) -> list[Any]:
-        words = urllib.parse.urlencode({"query": expression})
-        found = json.loads(get(f"{stack.url('prometheus')}/api/v1/query?{words}"))
-        assert found["status"] == "success", found
-        result: list[Any] = found["data"]["result"]
-        return result
-
-    def missing() -> list[tuple[str, str]]:
-        return [
-            (title, expression)
-            for title, expression in queries
-            # Over 30 days, and computed every few minutes only.
-            if "ratio30d" not in expression
-            and not GPU_ONLY & {one.name for one in selectors(expression)}
-            and not query(expression)
-        ]
-
-    queries = [(title, substitute(expression)) for title, expression in dashboard_queries()]
-    with trickle(stack.url()):
-        wait_until(lambda: reachable(f"{stack.url('prometheus')}/-/ready"), 60)
-        wait_until(lambda: not missing(), 120)
-    assert query('up{job="trimaran"} == 1')
-
-
 def test_a_killed_server_comes_back_and_nobody_hangs(stack: Stack, wait_until: Wait) -> None:
     container = stack.container("triton")
     before = stack.inspect(container)["RestartCount"]
@@ -162,28 +146,34 @@ def test_a_killed_server_comes_back_and_nobody_hangs(stack: Stack, wait_until: W
     assert any(status != 200 for status in statuses)
 
 
-def test_a_model_that_is_missing_is_said(stack: Stack, tmp_path: Path, wait_until: Wait) -> None:
+def test_compose_v1_says_that_the_repository_holds_no_model(stack: Stack, tmp_path: Path) -> None:
+    """The gate takes v1 where `docker compose` is no command; here it is none for it."""
+    compose_program("v1")  # else this is skipped, or fails where v1 is required
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(f'#!/bin/sh\n[ "$1" != compose ] || exit 1\nexec {shutil.which("docker")} "$@"\n')
+    docker.chmod(0o755)
     empty = tmp_path / "models"
     empty.mkdir()
     tmp_path.chmod(0o755)
-    environment = stack.engine.environment
-    if stack.engine.plugins is not None and shutil.which("docker-compose"):
-        # Without its plugin `docker compose` is no command, and the gate takes Compose v1.
-        environment["DOCKER_CONFIG"] = str(tmp_path)
     done = run_gate(
         str(empty),
         environment={
-            **environment,
+            **stack.engine.environment,
             **stack.variables,
+            "PATH": f"{docker.parent}:{os.environ['PATH']}",
             "COMPOSE_PROJECT_NAME": f"{stack.variables['COMPOSE_PROJECT_NAME']}-empty",
             **{f"TRIMARAN_{name}_PORT": "0" for name in ("HTTP", "GRPC", "METRICS")},
         },
         timeout=180,
     )
+    assert "== compose 1." in done.stdout
     assert done.returncode == 2, done.stdout
     assert "has no model to load" in done.stdout
 
-    # A model that is not the one the health check asks for: it runs, and is unhealthy with the reason.
+
+def test_a_model_that_is_missing_is_said(stack: Stack, wait_until: Wait) -> None:
+    """A model that is not the one the health check asks for: it runs, and is unhealthy with the reason."""
     name = "trimaran-test-other"
     stack.engine.docker(
         *("run", "--detach", f"--name={name}", "--env=TRIMARAN_MODEL=other", "--shm-size=256m"),
@@ -202,7 +192,10 @@ def test_deploy_brings_it_up_and_takes_it_down(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """``trimaran deploy compose`` writes the folder; what ``--up`` calls builds, starts and waits."""
-    shared = ("BASE_IMAGE", "TRIMARAN_PROMETHEUS_IMAGE", "TORCH_INDEX_URL", "TRIMARAN_BUILD_NETWORK")
+    shared = (
+        *("BASE_IMAGE", "TRIMARAN_PROMETHEUS_IMAGE", "TORCH_INDEX_URL", "TRIMARAN_BUILD_NETWORK"),
+        *("TRIMARAN_HEALTH_SECONDS", *SOURCE),
+    )
     for name, value in {
         **{name: stack.variables[name] for name in shared if name in stack.variables},
         **{name: value for name, value in stack.engine.environment.items() if name in ENGINE_VARIABLES},
@@ -227,6 +220,31 @@ def test_deploy_brings_it_up_and_takes_it_down(
         code = main([*command, "--down"])
     assert code == 0
     assert not reachable(f"{url}/v2/health/live")
+
+
+def test_prometheus_scrapes_it_and_the_dashboard_has_data(stack: Stack, wait_until: Wait) -> None:
+    def query(expression: str) -> list[Any]:
+        words = urllib.parse.urlencode({"query": expression})
+        found = json.loads(get(f"{stack.url('prometheus')}/api/v1/query?{words}"))
+        assert found["status"] == "success", found
+        result: list[Any] = found["data"]["result"]
+        return result
+
+    def missing() -> list[tuple[str, str]]:
+        return [
+            (title, expression)
+            for title, expression in queries
+            # Over 30 days, and computed every few minutes only.
+            if "ratio30d" not in expression
+            and not GPU_ONLY & {one.name for one in selectors(expression)}
+            and not query(expression)
+        ]
+
+    queries = [(title, substitute(expression)) for title, expression in dashboard_queries()]
+    with trickle(stack.url()):
+        wait_until(lambda: reachable(f"{stack.url('prometheus')}/-/ready"), 60)
+        wait_until(lambda: not missing(), 120)
+    assert query('up{job="trimaran"} == 1')
 
 
 def test_a_new_version_under_load_fails_no_request(stack: Stack, wait_until: Wait) -> None:

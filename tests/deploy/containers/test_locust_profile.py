@@ -22,7 +22,7 @@ RESULTS = "/results/locust/results.json"
 
 
 def test_it_was_brought_up_by_compose_v2(stack: Stack) -> None:
-    """``test_a_model_that_is_missing_is_said`` runs the gate with v1."""
+    """``test_compose_v1_says_that_the_repository_holds_no_model`` runs the gate with v1."""
     if not stack.engine.own:
         pytest.skip("the engine is the machine's own, and so is its Compose")
     if stack.engine.plugins is None:

@@ -6,7 +6,8 @@
 {{- include "trimaran.checkRollout" . -}}
 {{- include "trimaran.checkAutoscaling" . -}}
 {{- include "trimaran.checkRoutes" . -}}
-{{- include "trimaran.checkJobs" . -}}
+{{- include "trimaran.checkLoadtest" . -}}
+{{- include "trimaran.checkTraining" . -}}
 {{- end -}}
 
 {{/* "-loadtest-RUN-workers" with a RUN of 10 still fits into the 63 characters of a label. A silent cut could make two
@@ -108,14 +109,51 @@ releases one. */}}
 {{- fail "httpRoute.canary.weight is set without httpRoute.canary.serviceName; name the HTTP Service of the canary's release" -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.httpRoute.canary.serviceName -}}
+{{- $stable := default (include "trimaran.fullname" $) $.Values.front.serviceName -}}
+{{- /* A canary's own release may have its values from the first one. */}}
+{{- if and (not $.Values.httpRoute.enabled) (not $.Values.networkPolicy.routedByAnotherRelease) -}}
+{{- fail (printf "httpRoute.canary.serviceName is %q, but httpRoute.enabled is false: the canary would get no request. Set it to true with its parentRefs; an ingress-nginx canary is ingress.canaryWeight in the canary's own release" .) -}}
+{{- end -}}
+{{- if and $.Values.httpRoute.enabled (eq . $stable) -}}
+{{- fail (printf "httpRoute.canary.serviceName is %q, which gets the other share as well; name the HTTP Service of the canary's release, such as llm-canary-trimaran" .) -}}
+{{- end -}}
+{{- end -}}
+{{- $route := .Values.httpRoute -}}
+{{- if and $route.enabled (eq (add (int $route.weight) (int $route.canary.weight)) 0) -}}
+{{- fail "httpRoute.weight and httpRoute.canary.weight are both 0: the Gateway would answer every request with 500; set one of them above 0" -}}
+{{- end -}}
 {{- end -}}
 
-{{- define "trimaran.checkJobs" -}}
-{{- with .Values.loadtest.distributed -}}
+{{- define "trimaran.checkLoadtest" -}}
+{{- $loadtest := .Values.loadtest -}}
+{{- with $loadtest.distributed -}}
 {{- if and .locustfile (not .workers) -}}
 {{- fail (printf "loadtest.distributed.locustfile is %q, but loadtest.distributed.workers is 0, which runs `trimaran loadtest`; set workers to 1 or more, or leave locustfile empty" .locustfile) -}}
 {{- end -}}
 {{- end -}}
+{{- if $loadtest.enabled -}}
+{{- range $loadtest.args -}}
+{{- if regexMatch "^(--duration|--run-time|-t)(=|$)" . -}}
+{{- fail (printf "loadtest.args holds %q; set loadtest.duration, which the Job's deadline is held against" .) -}}
+{{- end -}}
+{{- end -}}
+{{- $wait := ternary 0 (int $loadtest.readySeconds) (not (empty $loadtest.url)) -}}
+{{- $start := int .Values.server.startSeconds -}}
+{{- if and $wait (lt $wait $start) -}}
+{{- fail (printf "loadtest.readySeconds is %d, but the server may take %d s to start (server.startSeconds), and the load test would fail before; set it to at least that, or to 0 for a server that is ready already" $wait $start) -}}
+{{- end -}}
+{{- /* Images are pulled and processes start; at the end requests finish and the report is written. Locust's master waits
+five minutes for its workers. */}}
+{{- $around := ternary 600 300 (gt (int $loadtest.distributed.workers) 0) -}}
+{{- $needs := add $wait (include "trimaran.seconds" $loadtest.duration) $around -}}
+{{- if and $loadtest.deadlineSeconds (lt (int $loadtest.deadlineSeconds) (int $needs)) -}}
+{{- fail (printf "loadtest.deadlineSeconds is %d, which would end the Job before its test: it may wait %d s for the model (loadtest.readySeconds), send requests for %s (loadtest.duration) and take %d s around that. Set it to at least %d, or to 0 for no limit" (int $loadtest.deadlineSeconds) $wait $loadtest.duration $around (int $needs)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trimaran.checkTraining" -}}
 {{- with .Values.training -}}
 {{- $byAccelerate := eq .launcher "accelerate" -}}
 {{- if ne $byAccelerate (not (empty .accelerateConfig)) -}}
@@ -153,6 +191,16 @@ releases one. */}}
 {{- range $name, $time := dict "podMonitor.interval" $values.podMonitor.interval "loadtest.duration" $values.loadtest.duration -}}
 {{- if not (regexMatch "^[0-9]+([.][0-9]+)?(ms|s|m|h)$" $time) -}}
 {{- fail (printf "%s is %q; accepted: a time such as 15s, 2m or 1h" $name $time) -}}
+{{- end -}}
+{{- end -}}
+{{- range $values.httpRoute.hostnames -}}
+{{- if or (not (regexMatch "^([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$" .)) (regexMatch "^[0-9.]+$" .) -}}
+{{- fail (printf "httpRoute.hostnames holds %q; accepted: a host name in lower case without a port, such as llm.example.com or *.example.com" .) -}}
+{{- end -}}
+{{- end -}}
+{{- range $values.front.paths -}}
+{{- if regexMatch "//|/[.][.]?(/|$)|%2[fF]|#" . -}}
+{{- fail (printf "front.paths holds %q; accepted: a plain absolute path such as /v1, without //, /./, /../, %%2F and #" .) -}}
 {{- end -}}
 {{- end -}}
 {{- if and $values.image.digest (not (regexMatch "^sha256:[0-9a-f]{64}$" $values.image.digest)) -}}

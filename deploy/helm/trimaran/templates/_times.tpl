@@ -18,3 +18,15 @@ serves), then gets SIGTERM; `trimaran serve` hands Triton --exit-timeout-secs an
 {{- define "trimaran.failures" -}}
 {{- div (add (int .budget) (int .period) -1) (int .period) -}}
 {{- end -}}
+
+{{/* A time such as 500ms, 2m or 1.5h in whole seconds, rounded up. Call with a text that trimaran.checkFormats accepts. */}}
+{{- define "trimaran.seconds" -}}
+{{- $number := regexFind "^[0-9.]+" . -}}
+{{- $parts := splitList "." $number -}}
+{{- $thousandths := mul 1000 (atoi (first $parts)) -}}
+{{- if gt (len $parts) 1 -}}
+{{- $thousandths = add $thousandths (atoi (substr 0 3 (printf "%s000" (last $parts)))) -}}
+{{- end -}}
+{{- $milliseconds := get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) (trimPrefix $number .) -}}
+{{- div (add (mul $thousandths $milliseconds) 999999) 1000000 -}}
+{{- end -}}
