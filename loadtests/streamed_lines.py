@@ -52,7 +52,8 @@ def streamed_lines(response: Any, answer: Answer) -> Iterator[tuple[int, bytes]]
             pieces.parse()
             over = response.message_complete or pieces.error is not None
             yield from pieces.lines()
-            if stopped is not None:
+            # What is complete was not too late, but who is killed goes.
+            if stopped is not None and not (response.message_complete and isinstance(stopped, Exception)):
                 raise stopped
             if over:
                 break
@@ -145,6 +146,7 @@ class _PiecesOfTheLoop(_Pieces):
         self._chunked = str(response.get("transfer-encoding", "")).lower() == "chunked"
         self._woken_ns = self.seen_ns
         self._raw: list[tuple[bytes, int]] = []
+        self._broken: OSError | None = None
         self._ready = Event()
         self._file = response._sock.fileno()
         self._watcher: Any = get_hub().loop.io(self._file, _READABLE)
@@ -157,7 +159,8 @@ class _PiecesOfTheLoop(_Pieces):
             self._take(data, seen_ns)
             if self.error is not None or self._response.message_complete:
                 self._watcher.stop()  # before somebody else has the connection, or its number
-                break
+                return
+        self.error = self._broken  # behind all that had come
 
     def wait(self) -> None:
         """See ``_Pieces.wait``."""
@@ -175,7 +178,7 @@ class _PiecesOfTheLoop(_Pieces):
         except BlockingIOError:
             return
         except OSError as error:
-            self.error = error
+            self._broken = error
             self._watcher.stop()
         else:
             seen_ns = self._now()

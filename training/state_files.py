@@ -28,6 +28,13 @@ def is_complete(state: Path, ranks: int, *, scaled: bool) -> bool:
         ranks: how many wrote it.
         scaled: whether the loss was scaled, so there is a scale to go on with.
     """
+    try:
+        return _are_whole(state, ranks, scaled=scaled)
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return False
+
+
+def _are_whole(state: Path, ranks: int, *, scaled: bool) -> bool:
     random = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
     saved = ["scheduler.pt", *random, *(["scaler.pt"] if scaled else [])]
     split = all((state / name).is_file() for name in _SHARDED)
@@ -38,15 +45,12 @@ def is_complete(state: Path, ranks: int, *, scaled: bool) -> bool:
         saved.append("optimizer.pt")
     if not all(zipfile.is_zipfile(state / name) for name in saved):
         return False
-    try:
-        json.loads((state / LAST).read_text(encoding="utf-8"))
-        weights = _weight_files(state)
-        for path in weights:
-            with safe_open(path, framework="pt"):
-                pass
-        return bool(weights) or split
-    except (OSError, ValueError, KeyError, SafetensorError):
-        return False
+    json.loads((state / LAST).read_text(encoding="utf-8"))
+    weights = _weight_files(state)
+    for path in weights:
+        with safe_open(path, framework="pt"):
+            pass
+    return bool(weights) or split
 
 
 def _zero_files(state: Path, ranks: int) -> list[str]:

@@ -201,3 +201,46 @@ def test_a_connection_that_ends_too_early_is_told_after_its_lines() -> None:
         with pytest.raises(HTTPParseError):
             next(lines)
         assert response.closed == [ours]
+
+
+def test_a_connection_that_is_reset_is_told_after_all_that_had_come() -> None:
+    with connection() as (ours, theirs):
+        response = Connected(ours, CHUNKED)
+        ours.sendall(b"never read")  # so that closing the other end resets this one
+        user = gevent.spawn(lambda: collect(streamed_lines(response, make_answer())))
+        send_slowly(theirs, ours, [chunk(b"data: %d\n\n" % number) for number in range(9)])
+        theirs.close()
+        found, error = user.get()
+        assert found == [b"data: %d" % number for number in range(9)]
+        assert isinstance(error, ConnectionResetError)
+        assert response.closed == [ours]
+
+
+def collect(lines: Iterator[tuple[int, bytes]]) -> tuple[list[bytes], Exception | None]:
+    """Return the lines, and what ended them."""
+    found = []
+    try:
+        for _, line in lines:
+            found.append(line)
+    except Exception as error:
+        return found, error
+    return found, None
+
+
+@pytest.mark.parametrize(("end", "error"), [(b"0\r\n\r\n", None), (b"", RuntimeError)])
+def test_what_is_complete_when_its_time_is_over_was_not_late(
+    end: bytes, error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = _PiecesOfTheLoop.wait
+
+    def wait_too_long(self: _PiecesOfTheLoop) -> None:
+        wait(self)
+        raise RuntimeError("late")
+
+    monkeypatch.setattr(_PiecesOfTheLoop, "wait", wait_too_long)
+    with connection() as (ours, theirs):
+        response = Connected(ours, "Content-Length: 6" if not end else CHUNKED)
+        theirs.sendall(chunk(b"a\n") + end if end else b"a\n")
+        found, raised = collect(streamed_lines(response, make_answer()))
+    assert found == [b"a"]
+    assert (type(raised) if raised else None) is error

@@ -9,6 +9,7 @@ import pytest
 
 from tests.training.rows import chat_rows, tiny_config, write_jsonl
 from training.run import train
+from training.state_files import is_complete
 
 
 def test_old_states_go_by_step_when_the_new_one_is_on_the_disk(
@@ -39,3 +40,9 @@ def test_old_states_go_by_step_when_the_new_one_is_on_the_disk(
         "checkpoint-3": {"checkpoint-2", "checkpoint-3"},
         "checkpoint-3/trainer_state.json": {"checkpoint-2", "checkpoint-3"},
     }
+
+
+def test_a_state_that_a_power_failure_filled_with_zeros_is_not_complete(tmp_path: Path) -> None:
+    for damaged in (bytes(20), b"\xff\xfe"):
+        (tmp_path / "latest").write_bytes(damaged)  # as DeepSpeed names the directory of its shares
+        assert not is_complete(tmp_path, 2, scaled=False)

@@ -125,8 +125,8 @@ class SlotEngine(Engine):
             chunks.append((Chunk(row, prompt[start : start + size], start), sequence))
             sequence.computed += size
             budget -= size
-            if self._prefixes is not None:
-                break  # the next one may begin like this one
+            if sequence.in_prefill or self._prefixes is not None:
+                break  # its row comes again in the next step; the next prompt may begin like this one
         return chunks
 
     def _enter(self, row: int, sequence: Sequence) -> None:

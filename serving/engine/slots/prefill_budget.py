@@ -11,8 +11,8 @@ import math
 
 __all__ = ["SMALLEST", "STALL", "PrefillBudget"]
 
-STALL = 1.6
-"""Time for prompts in decode passes; between tokens a stream then waits 2.6 times as long as without."""
+STALL = 1.4
+"""Time for prompts in decode passes; between tokens a stream then waits 2.4 times as long as without."""
 
 SMALLEST = 32
 """Tokens that are computed in any case: each pass reads all weights, so few tokens cost almost as much."""

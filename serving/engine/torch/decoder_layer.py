@@ -84,10 +84,10 @@ class FusedDecoderLayer(nn.Module):
         rotated = torch.addcmul(rotated * cosines, rotated.roll(self._head_dim // 2, -1), sines)
         value = value.view(rows, query, -1, self._head_dim)
         cache = cast(SlotLayer, past_key_values.layers[self._index])
-        if plan.parts == (plan,):
-            attended = self._attend(cache, plan, rotated, value, attention_mask)
-        else:
+        if plan.parts:
             attended = self._attend_in_parts(cache, plan.parts, rotated, value)
+        else:
+            attended = self._attend(cache, plan, rotated, value, attention_mask)
         hidden_states = self.output.add(attended.reshape(rows, query, -1), hidden_states)
         gate, up = self.gate_up(self.mlp_norm(hidden_states)).split(self._mlp_size, dim=-1)
         return self.down.add(nn.functional.silu(gate).mul_(up), hidden_states)

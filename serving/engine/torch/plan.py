@@ -27,7 +27,7 @@ class Plan:
         segments: ``(first row, row after the last, length)`` of rows that attend together, counted
             from ``first_row``; empty where all rows attend over ``length``.
         mask: additive ``[rows, 1, query, length]``, of a plan that is a part of another.
-        parts: the plans of which this one is made up; itself where there are none.
+        parts: the plans of which this one is made up; empty where it is not.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Plan:
         self.query: int = positions.shape[1]
         self.segments = segments
         self.mask = mask
-        self.parts: tuple[Plan, ...] = parts or (self,)
+        self.parts = parts
         self._start = start
         self._places: dict[tuple[int, int, torch.device], torch.Tensor] = {}
         self._rotation: tuple[torch.Tensor, torch.Tensor] | None = None

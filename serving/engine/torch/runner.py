@@ -103,7 +103,8 @@ class TorchRunner:
     def _forward(self, token_ids: torch.Tensor, plan: Plan, keep: int | torch.Tensor = 1) -> torch.Tensor:
         """Return float32 ``[n, vocab]``: of each row its last ``keep`` tokens, or those at these places."""
         self.cache.plan = plan
-        mask = plan.parts[0].mask  # of a mixed pass: any will do, the layers take their parts' own
+        # In a mixed pass any mask will do: the layers take their parts' own.
+        mask = plan.parts[0].mask if plan.parts else None
         output = self._model(
             input_ids=token_ids,
             attention_mask=self._masks.build(plan.positions, plan.length) if mask is None else mask,

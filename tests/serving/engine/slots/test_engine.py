@@ -65,6 +65,18 @@ def test_a_long_prompt_is_computed_in_chunks_beside_running_streams(
     assert_equal_tokens([generate_greedily(model, long, 1, [])], [found[:1]])
 
 
+@pytest.mark.parametrize("prepare", [False, True])
+def test_a_prompt_a_little_longer_than_a_chunk_gets_one_first_token(prepare: bool) -> None:
+    # Its first half leaves room for the second in the same step, which needs what the first computes.
+    (ids,) = prompts(1, longest=100)
+    ids = (ids * 130)[:130]
+    expected = references(tiny_model(), [ids], 6)
+    engine = make_engine(tiny_model(), prepare=prepare, prefill_chunk=128, max_context=200)
+    found = run(engine, [GenerationRequest(ids, SamplingParameters(max_tokens=6))])
+    assert_equal_tokens(expected, [tokens(events) for events in found])
+    assert sum(event.admitted for event in found[0]) == 1
+
+
 def test_streams_go_on_while_prompts_are_computed_where_one_pass_does_both() -> None:
     engine = make_engine(tiny_model(), prepare=True, prefill_chunk=40)
     runs = GenerationRequest([5, 6, 7], SamplingParameters(max_tokens=90, ignore_eos=True))
