@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,7 +77,12 @@ class Vllm(HttpServerPeer):
 
     def _variables(self) -> dict[str, str]:
         pool = self.setting.slots * self.setting.max_context * _KV_BYTES_PER_TOKEN
-        return {"VLLM_CPU_KVCACHE_SPACE": str(math.ceil(pool / 2**30))}
+        cores = sorted(os.sched_getaffinity(0))[: self.setting.threads]
+        return {
+            "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(pool / 2**30)),
+            # By itself it keeps one core for its server, and binds both of two threads to the other.
+            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
+        }
 
 
 def load(options: Mapping[str, Any]) -> Measure:
