@@ -125,9 +125,8 @@ def build_trainer(
         # layer to layer; autocast computes in bf16 as in one process.
         trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
     if strategy() == "zero":
-        trainer.accelerator.gradient_accumulation_steps = (
-            config.gradient_accumulation
-        )  # else it warns, and does
+        # accelerate warns where this differs from DeepSpeed's own number, and goes by that.
+        trainer.accelerator.gradient_accumulation_steps = config.gradient_accumulation
     scale_losses(config, trainer)
     trainer.row_sampler = sampler if ranks == 1 else FilledSampler(sampler, ranks * config.batch_size)
     trainer.guard = StepGuard(train, decode)

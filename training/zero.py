@@ -97,9 +97,8 @@ def split_weights(config: TrainConfig, model: nn.Module, device: torch.device) -
     from deepspeed.comm import init_distributed
     from deepspeed.runtime.zero import Init
 
-    init_distributed(
-        distributed.get_backend(), auto_mpi_discovery=False
-    )  # the ranks have met; it has to know
+    # The ranks have met; DeepSpeed has to know.
+    init_distributed(distributed.get_backend(), auto_mpi_discovery=False)
     linear = functional.linear  # replaced by one that keeps no whole weights for the backward pass
     Init(module=model, config_dict_or_path=deepspeed_config())  # moves each weight before it splits it
     for module in model.modules():

@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 from checkpoints.errors import ConfigError
-from checkpoints.manifest import read_manifest
 from tests.tiny_mixtures import save_tiny_mixture
 from tests.tiny_models import save_tiny_llama
-from tests.training.rows import chat_rows, tiny_config, write_jsonl
-from tests.training.test_ranks import ROOT, losses, settings
+from tests.training.rank_runs import (
+    assert_close_weights,
+    assert_told_of_nan,
+    assert_went_on,
+    assert_whole,
+    column,
+    losses,
+    settings,
+    two_ranks,
+    write_rows,
+)
+from tests.training.rows import tiny_config
 from training import zero
-from training.metrics import read_metrics
 from training.resume import RunDirectory
 from training.run import train
 
@@ -47,52 +51,24 @@ def runs(tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     if find_spec("deepspeed") is None and not beside.is_dir():
         pytest.skip("DeepSpeed is not installed")
     output = tmp_path_factory.mktemp("zero")
-    rows = [{**row, "topic": "rare" if number < 3 else "common"} for number, row in enumerate(chat_rows(13))]
-    data = write_jsonl(output / "rows.jsonl", rows)
+    data = write_rows(output)
     models = {
         "full": save_tiny_llama(output / "untied", tie_word_embeddings=False),
         "mixture": save_tiny_mixture(output / "mixture", "deepseek"),
     }
     launcher = output / "deepspeed.json"
     launcher.write_text(json.dumps(SPLIT))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(beside), os.environ.get("PYTHONPATH", "")]),
-        "OMP_NUM_THREADS": "1",
+    variables = {
+        "PYTHONPATH": os.pathsep.join([str(beside), os.environ.get("PYTHONPATH", "")]),
         "ACCELERATE_USE_DEEPSPEED": "true",
         "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(launcher),
     }
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    process = subprocess.Popen(
-        [
-            *[*command, "-m", "tests.training.two_ranks_zero"],
-            *map(str, (tiny_llama_dir, *models.values(), data, output)),
-        ],
-        env=environment,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
+    arguments = (tiny_llama_dir, *models.values(), data, output)
+    with two_ranks("tests.training.two_ranks_zero", *arguments, **variables):
         for kind in KINDS:
-            train(
-                tiny_config(
-                    models.get(kind, tiny_llama_dir), data, output / kind, **zero_settings(kind, ranks=1)
-                )
-            )
-        said, _ = process.communicate(timeout=200)
-    finally:
-        process.terminate()
-        process.communicate()
-    assert process.returncode == 0, said
-    (output / "said").write_text(said)
+            model = models.get(kind, tiny_llama_dir)
+            train(tiny_config(model, data, output / kind, **zero_settings(kind, ranks=1)))
     return output
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    result = "adapter/adapter_model" if (run / "adapter").exists() else "checkpoint/model"
-    return load_file(run / f"{result}.safetensors")
 
 
 @pytest.mark.parametrize("kind", ["lora", "full", "mixture"])
@@ -100,17 +76,12 @@ def test_the_loss_curve_is_that_of_one_process(runs: Path, kind: str) -> None:
     alone, together = runs / kind, runs / f"{kind}-zero"
     assert losses(together) == pytest.approx(losses(alone), rel=1e-4)
     for key in ("grad_norm", "eval_loss", "learning_rate"):
-        one, other = (
-            [row[key] for row in read_metrics(run / "metrics.jsonl") if key in row]
-            for run in (alone, together)
-        )
+        one, other = (column(run, key) for run in (alone, together))
         assert other == pytest.approx(one, rel=1e-3 if key == "grad_norm" else 1e-4)
         assert bool(one) == (kind != "lora" or key != "eval_loss")
-    expected, found = weights(alone), weights(together)
-    assert expected.keys() == found.keys()
     # An expert that few tokens go to has gradients near 0, whose sign is what Adam's first steps go by.
-    for name, tensor in expected.items() if kind != "mixture" else ():
-        torch.testing.assert_close(tensor, found[name], atol=1e-4, rtol=1e-3)
+    if kind != "mixture":
+        assert_close_weights(alone, together)
 
 
 @pytest.mark.parametrize("kind", ["lora16", "full16"])
@@ -122,26 +93,11 @@ def test_it_computes_in_bf16_as_one_process_does(runs: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_a_run_that_was_cut_off_goes_on(runs: Path, kind: str) -> None:
-    for key in ("loss", "eval_loss"):
-        one, other = (
-            [row.get(key) for row in read_metrics(runs / name / "metrics.jsonl")]
-            for name in (f"{kind}-zero", f"{kind}-cut-zero")
-        )
-        assert other == one
-    straight, resumed = weights(runs / f"{kind}-zero"), weights(runs / f"{kind}-cut-zero")
-    assert all(torch.equal(tensor, resumed[name]) for name, tensor in straight.items())
+    assert_went_on(runs / f"{kind}-zero", runs / f"{kind}-cut-zero")
 
 
 def test_the_result_is_whole_and_loads_anywhere(runs: Path) -> None:
-    checkpoint = runs / "full-zero" / "checkpoint"
-    manifest = read_manifest(checkpoint, verify=True)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint)
-    assert model.config.architectures == ["LlamaForCausalLM"]
-    assert manifest.parameters == read_manifest(runs / "full" / "checkpoint").parameters
-    tied = read_manifest(runs / "full16-zero" / "checkpoint", verify=True)
-    assert tied.parameters == read_manifest(runs / "full16" / "checkpoint").parameters < manifest.parameters
-    adapter = read_manifest(runs / "lora-zero" / "adapter", verify=True)
-    assert adapter.parameters == read_manifest(runs / "lora" / "adapter").parameters
+    assert_whole(runs, "zero", tied="full16")
 
 
 def test_a_state_counts_when_every_rank_has_written_its_share(runs: Path, tmp_path: Path) -> None:
@@ -156,10 +112,7 @@ def test_a_state_counts_when_every_rank_has_written_its_share(runs: Path, tmp_pa
 
 
 def test_a_loss_that_is_no_number_ends_the_run_on_all_ranks(runs: Path) -> None:
-    said = [(runs / f"nan-{rank}").read_text() for rank in (0, 1)]
-    assert said[0] == said[1]
-    assert "the loss is nan at step 2" in said[0]
-    assert "rows.jsonl:" in said[0]
+    assert_told_of_nan(runs)
 
 
 def test_bf16_weights_are_refused(runs: Path) -> None:

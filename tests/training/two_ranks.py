@@ -18,8 +18,8 @@ from transformers import TrainerCallback
 
 import training.run as run
 from checkpoints.errors import ConfigError
+from tests.training.rank_runs import settings
 from tests.training.rows import tiny_config
-from tests.training.test_ranks import settings
 from training.ranks import join_ranks
 
 BUILD = run.build_trainer

@@ -26,7 +26,6 @@ class Plan:
         start: position of the first token of a prompt's chunk; None in a decode pass.
         segments: ``(first row, row after the last, length)`` of rows that attend together, counted
             from ``first_row``; empty where all rows attend over ``length``.
-        mask: additive ``[rows, 1, query, length]``, of a plan that is a part of another.
         parts: the plans of which this one is made up; empty where it is not.
     """
 
@@ -39,7 +38,6 @@ class Plan:
         *,
         start: int | None = None,
         segments: tuple[tuple[int, int, int], ...] = (),
-        mask: torch.Tensor | None = None,
         parts: tuple[Plan, ...] = (),
     ) -> None:
         self.first_row = first_row
@@ -48,8 +46,9 @@ class Plan:
         self.length = length
         self.query: int = positions.shape[1]
         self.segments = segments
-        self.mask = mask
         self.parts = parts
+        self.mask: torch.Tensor | None = None
+        """Additive ``[rows, 1, query, length]``, of a plan that is a part of another."""
         self._start = start
         self._places: dict[tuple[int, int, torch.device], torch.Tensor] = {}
         self._rotation: tuple[torch.Tensor, torch.Tensor] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from transformers import PreTrainedModel
 
 from serving.engine.request import GenerationRequest, SamplingParameters
 from serving.engine.slots.engine import SlotEngine
+from serving.engine.slots.runner import Chunk
 from serving.engine.torch.prefix_cache import PrefixCache
+from serving.engine.torch.preparation import prepare_model
 from serving.engine.torch.runner import TorchRunner
 from tests.equality import assert_equal_tokens
 from tests.serving.engine.engines import drive, token_ids
@@ -24,9 +27,9 @@ class CountingRunner(TorchRunner):
 
     computed = 0
 
-    def prefill(self, row: int, token_ids: list[int], start: int) -> torch.Tensor:
-        self.computed += len(token_ids)
-        return super().prefill(row, token_ids, start)
+    def compute(self, token_ids: list[int], positions: list[int], chunks: Sequence[Chunk]) -> torch.Tensor:
+        self.computed += sum(len(chunk.token_ids) for chunk in chunks)
+        return super().compute(token_ids, positions, chunks)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,17 @@ def test_tokens_are_the_same_with_it(model: PreTrainedModel, blocks: int) -> Non
     engine, runner = make_engine(model, blocks)
     found = drive(engine, requests(prompts), arrives_at=lambda index: 2 * index)
     assert_equal_tokens(references(model, prompts, 12), [token_ids(events) for events in found])
+    assert runner.computed < sum(map(len, prompts))
+
+
+def test_tokens_are_the_same_where_prompts_are_computed_beside_running_rows() -> None:
+    prompts = shared_prompts(3)
+    model = tiny_model()
+    prepare_model(model)
+    engine, runner = make_engine(model, 200)
+    assert runner.mixes
+    found = drive(engine, requests(prompts), arrives_at=lambda index: 2 * index)
+    assert_equal_tokens(references(tiny_model(), prompts, 12), [token_ids(events) for events in found])
     assert runner.computed < sum(map(len, prompts))
 
 
