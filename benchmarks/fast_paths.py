@@ -19,11 +19,16 @@ _FUSE, _JOIN, _PACK, _NORMS = (
 )
 _SLOTS = f"{_FOLDER}.runner.use_slot_attention"
 _ATTEND = f"{_FOLDER}.decoder_layer.attend"
+_ROWS = f"{_FOLDER}.attention.row_attention"
 
 
 def _none(*_: Any, **__: Any) -> int:
     """Replaces what would replace layers: it replaces none."""
     return 0
+
+
+def _nothing(*_: Any) -> None:
+    """Replaces what would find a kernel: it finds none."""
 
 
 def _attend(
@@ -43,6 +48,7 @@ def _attend(
 
 VARIATIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "as served": {},
+    "rows attend by PyTorch's own attention": {_ROWS: _nothing},
     "keys repeated for each query head": {_SLOTS: _none, _ATTEND: _attend},
     "decoder layers not fused": {_FUSE: _none},
     "linear layers not packed, so nothing fused or joined": {_FUSE: _none, _JOIN: _none, _PACK: _none},

@@ -44,7 +44,8 @@ def test_every_variation_runs_and_leaves_out_what_it_says(
         weights="fp32", kv_dtype="fp32", slots=2, max_context=256, threads=1, device="cpu"
     )  # fmt: skip
     cells = measure(checkpoint, config, [1, 2], steps=3, rounds=1)
-    served, repeated, unfused, unpacked, plain = kinds
+    served, by_pytorch, repeated, unfused, unpacked, plain = kinds
+    assert by_pytorch == served
     assert {"FusedDecoderLayer", "PackedLinear", "RMSNorm"} <= served
     assert served - repeated == {"trimaran_slots"}
     assert "JoinedLinear" in unfused

@@ -1,8 +1,8 @@
 """Attention over rows of different lengths, for models whose own choice is PyTorch's SDPA on CPU.
 
-Keys and values are never repeated for the query heads that share them, and in a decode pass rows
-attend in runs of similar length instead of all over the longest. What a model asks for beyond
-scores, mask and softmax is left to transformers.
+Keys and values are never repeated for the query heads that share them. In a decode pass rows attend over
+their own length (``row_attention.py``) or in runs of similar length instead of all over the longest. What
+a model asks for beyond scores, mask and softmax is left to transformers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from serving.engine.torch.plan import Plan
+from serving.engine.torch.row_attention import row_attention
 
 __all__ = ["PLAN", "attend", "use_slot_attention"]
 
@@ -79,6 +80,11 @@ def attend(
     scaling: float | None,
 ) -> torch.Tensor:
     """Attend without anything else; shapes as in ``slot_attention``, of which this is the usual case."""
+    # With another mask than the pass's own, a model has something to add to the scores.
+    if plan.lengths is not None and mask is plan.mask and scaling is not None:
+        compiled = row_attention(query, key, value)
+        if compiled is not None:
+            return compiled(query, key, value, plan.lengths, scaling)
     compute = _attend_prompt if plan.is_prefill else _attend_rows
     return compute(plan, query, key, value, mask, scaling)
 

@@ -55,6 +55,11 @@ class MaskBuilder:
         """Whether all layers have the same mask."""
         return len(set(self._windows.values())) == 1
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether a token looks at all positions before it, in every layer."""
+        return set(self._windows.values()) == {None}
+
     def build(self, positions: torch.Tensor, length: int) -> torch.Tensor | dict[str, torch.Tensor]:
         """Return additive masks ``[rows, 1, query, length]``.
 

@@ -26,6 +26,8 @@ class Plan:
         start: position of the first token of a prompt's chunk; None in a decode pass.
         segments: ``(first row, row after the last, length)`` of rows that attend together, counted
             from ``first_row``; empty where all rows attend over ``length``.
+        lengths: int64 ``[rows]``, positions that each row has, where its new token may look at all of them;
+            None in other passes.
         parts: the plans of which this one is made up; empty where it is not.
     """
 
@@ -38,6 +40,7 @@ class Plan:
         *,
         start: int | None = None,
         segments: tuple[tuple[int, int, int], ...] = (),
+        lengths: torch.Tensor | None = None,
         parts: tuple[Plan, ...] = (),
     ) -> None:
         self.first_row = first_row
@@ -46,9 +49,10 @@ class Plan:
         self.length = length
         self.query: int = positions.shape[1]
         self.segments = segments
+        self.lengths = lengths
         self.parts = parts
         self.mask: torch.Tensor | None = None
-        """Additive ``[rows, 1, query, length]``, of a plan that is a part of another."""
+        """Additive ``[rows, 1, query, length]``, where all layers have the same."""
         self._start = start
         self._places: dict[tuple[int, int, torch.device], torch.Tensor] = {}
         self._rotation: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -69,9 +73,16 @@ class Plan:
         return cls(row, row + 1, positions, start + positions.shape[1], start=start)
 
     @classmethod
-    def decode(cls, positions: torch.Tensor, lengths: list[int]) -> Plan:
-        """Return the plan of one token in each row; ``positions`` is int64 ``[rows, 1]``."""
-        return cls(0, len(lengths), positions, max(lengths), segments=_segments(lengths))
+    def decode(cls, positions: torch.Tensor, lengths: list[int], *, sees_all: bool = False) -> Plan:
+        """Return the plan of one token in each row.
+
+        Args:
+            positions: int64 ``[rows, 1]``.
+            lengths: of the rows, this token included.
+            sees_all: whether a token looks at all positions of its row, in every layer.
+        """
+        own = positions[:, 0] + 1 if sees_all else None
+        return cls(0, len(lengths), positions, max(lengths), segments=_segments(lengths), lengths=own)
 
     @classmethod
     def mixed(cls, parts: tuple[Plan, ...]) -> Plan:

@@ -98,16 +98,19 @@ class TorchRunner:
 
     def _decode_plan(self, positions: list[int]) -> Plan:
         at = torch.tensor(positions, device=self.device).unsqueeze(1)
-        return Plan.decode(at, [position + 1 for position in positions])
+        lengths = [position + 1 for position in positions]
+        return Plan.decode(at, lengths, sees_all=self._masks.sees_all)
 
     def _forward(self, token_ids: torch.Tensor, plan: Plan, keep: int | torch.Tensor = 1) -> torch.Tensor:
         """Return float32 ``[n, vocab]``: of each row its last ``keep`` tokens, or those at these places."""
         self.cache.plan = plan
         # In a mixed pass any mask will do: the layers take their parts' own.
-        mask = plan.parts[0].mask if plan.parts else None
+        mask = plan.parts[0].mask if plan.parts else self._masks.build(plan.positions, plan.length)
+        if isinstance(mask, torch.Tensor):
+            plan.mask = mask
         output = self._model(
             input_ids=token_ids,
-            attention_mask=self._masks.build(plan.positions, plan.length) if mask is None else mask,
+            attention_mask=mask,
             # The scratch position may lie beyond a table of learned positions.
             position_ids=plan.positions.clamp(max=self.cache.positions - 2),
             past_key_values=self.cache,

@@ -1,0 +1,182 @@
+"""Rows that attend over their own length by the compiled kernel, against the definition in float64."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from serving.engine.torch import attention, row_attention
+from serving.engine.torch.attention import attend
+from serving.engine.torch.openmp import pytorch_openmp
+from serving.engine.torch.plan import Plan
+from serving.engine.torch.preparation import prepare_model
+from serving.engine.torch.row_attention import RowAttention
+from serving.engine.torch.runner import TorchRunner
+from tests.serving.engine.torch.architectures import tiny_model
+
+SLOTS, POSITIONS = 24, 200
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def defined(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scaling: float
+) -> torch.Tensor:
+    """Softmax of the scaled scores over each row's own positions, times the values."""
+    group = query.shape[1] // key.shape[1]
+    rows = []
+    for row, length in enumerate(lengths):
+        keys = key[row, :, :length].double().repeat_interleave(group, 0)
+        values = value[row, :, :length].double().repeat_interleave(group, 0)
+        shares = torch.softmax(query[row].double() @ keys.transpose(1, 2) * scaling, dim=-1)
+        rows.append((shares @ values).transpose(0, 1))
+    return torch.stack(rows)
+
+
+def drawn(
+    rows: int, heads: int, key_heads: int, size: int, value_size: int, dtype: torch.dtype, scale: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
+    """Return queries, and keys and values as views of a slot cache, whose rest is not a number."""
+    torch.manual_seed(rows + size)
+    lengths = torch.randint(1, POSITIONS, (rows,)).tolist()
+    lengths[0] = 1
+    cache = [
+        torch.full((SLOTS, key_heads, POSITIONS, width), torch.nan, dtype=dtype)
+        for width in (size, value_size)
+    ]
+    for stored in cache:
+        for row, length in enumerate(lengths):
+            stored[row, :, :length] = torch.randn(key_heads, length, stored.shape[-1])
+    # A layer may have queries and keys side by side in one tensor.
+    query = (scale * torch.randn(rows, 1, heads, 2 * size)).to(dtype)[..., :size].transpose(1, 2)
+    key, value = (stored[:rows, :, : max(lengths)] for stored in cache)
+    return query, key, value, lengths
+
+
+@pytest.mark.parametrize(
+    ("dtype", "heads", "key_heads", "size", "value_size"),
+    [
+        (torch.float32, 9, 3, 64, 64),
+        (torch.bfloat16, 9, 3, 64, 64),
+        (torch.bfloat16, 32, 1, 64, 64),
+        (torch.float32, 4, 4, 20, 12),
+    ],
+    ids=["fp32", "bf16", "one key head", "sizes that differ"],
+)
+def test_each_row_attends_over_its_own_positions(
+    dtype: torch.dtype, heads: int, key_heads: int, size: int, value_size: int, threads: int
+) -> None:
+    compute = row_attention._compiled(dtype)
+    assert compute is not None
+    for rows in (1, 2, 7, SLOTS):
+        query, key, value, lengths = drawn(rows, heads, key_heads, size, value_size, dtype)
+        found = compute(query, key, value, torch.tensor(lengths), size**-0.5)
+        assert found.shape == (rows, 1, heads, value_size)
+        assert found.dtype == dtype
+        expected = defined(query, key, value, lengths, size**-0.5)
+        # bf16 has 8 bits: what is left is the rounding of the result.
+        within = 2e-6 if dtype == torch.float32 else 2**-8
+        torch.testing.assert_close(found.double(), expected, atol=within, rtol=within)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 40.0, 1e4])
+def test_scores_of_any_size_give_finite_shares(scale: float) -> None:
+    query, key, value, lengths = drawn(7, 9, 3, 64, 64, torch.float32, scale)
+    compute = row_attention._compiled(torch.float32)
+    assert compute is not None
+    found = compute(query, key, value, torch.tensor(lengths), 0.125)
+    expected = defined(query, key, value, lengths, 0.125)
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_number_that_is_none_stays_none() -> None:
+    # A model that overflowed must be seen to have: its text would be made of nothing.
+    query, key, value, lengths = drawn(2, 4, 2, 64, 64, torch.float32)
+    query[1, 0, 0, 3] = torch.nan
+    compute = row_attention._compiled(torch.float32)
+    assert compute is not None
+    found = compute(query, key, value, torch.tensor(lengths), 0.25)
+    assert found[1, 0, 0].isnan().all()
+    assert found[0].isfinite().all()
+    assert found[1, 0, 1:].isfinite().all()
+
+
+def test_what_the_kernel_does_not_read_is_left_to_pytorch() -> None:
+    query, key, value, _ = drawn(2, 4, 2, 64, 64, torch.float32)
+    assert row_attention.row_attention(query, key, value) is not None
+    assert row_attention.row_attention(query.half(), key.half(), value.half()) is None
+    assert row_attention.row_attention(query, key.double(), value) is None
+    assert row_attention.row_attention(query, key.transpose(1, 2).contiguous().transpose(1, 2), value) is None
+    assert row_attention.row_attention(query, key[..., ::2], value) is None
+
+
+def test_only_the_mask_of_the_pass_may_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that adds to the scores hands over another mask; a window says that a row does not see all."""
+    query, key, value, lengths = drawn(3, 4, 2, 64, 64, torch.float32)
+    key, value = key.nan_to_num(), value.nan_to_num()
+    positions = torch.tensor(lengths).unsqueeze(1) - 1
+    hidden = torch.arange(max(lengths)) > positions.view(-1, 1, 1, 1)
+    mask = torch.zeros(hidden.shape).masked_fill_(hidden, torch.finfo(torch.float32).min)
+    calls: list[str] = []
+
+    def count(*tensors: torch.Tensor) -> RowAttention | None:
+        calls.append("asked")
+        return row_attention.row_attention(*tensors)
+
+    monkeypatch.setattr(attention, "row_attention", count)
+    expected = defined(query, key, value, lengths, 0.25).float()
+    for sees_all, same, asked in ((True, True, 1), (True, False, 0), (False, True, 0)):
+        calls.clear()
+        plan = Plan.decode(positions, lengths, sees_all=sees_all)
+        plan.mask = mask if same else mask.clone()
+        found = attend(plan, query, key, value, mask, 0.25)
+        assert len(calls) == asked
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "used"), [("llama", True), ("qwen3", True), ("mistral with a window", False)]
+)
+@torch.inference_mode()
+def test_decode_passes_use_it_where_rows_see_all(
+    name: str, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(name)
+    prepare_model(model)
+    runner = TorchRunner(model, 4, 128)
+    calls: list[int] = []
+    compute = RowAttention.__call__
+
+    def count(self: RowAttention, query: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        calls.append(len(query))
+        return compute(self, query, *rest)
+
+    monkeypatch.setattr(RowAttention, "__call__", count)
+    for row in range(3):
+        runner.prefill(row, [5, 6, 7 + row], 0)
+    assert not calls
+    runner.decode([8, 9, 10], [3, 3, 3])
+    assert calls == [3] * (model.config.num_hidden_layers if used else 0)
+
+
+def test_without_numba_pytorch_attends(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value, _ = drawn(2, 4, 2, 24, 24, torch.float32)
+    monkeypatch.setitem(sys.modules, "serving.engine.torch.row_kernel", None)
+    row_attention._compiled.cache_clear()
+    assert row_attention.row_attention(query, key, value) is None
+    row_attention._compiled.cache_clear()
+
+
+def test_it_runs_on_the_threads_of_pytorch() -> None:
+    found = pytorch_openmp()
+    assert found is not None
+    assert all(found.symbols.values())
