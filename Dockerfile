@@ -46,6 +46,7 @@ RUN python3 -m venv /opt/build \
     && mkdir /requirements \
     && python3 requirements.py loadtest > /requirements/loadtest.txt \
     && python3 requirements.py serve -docker > /requirements/serve.txt \
+    && python3 requirements.py serve -docker -numba > /requirements/serve-gpu.txt \
     && python3 requirements.py openvino onnx -nncf -onnxscript > /requirements/engines.txt \
     && python3 requirements.py train > /requirements/train.txt
 COPY . .
@@ -103,7 +104,7 @@ from serving.triton_install import find_triton; \
 from serving.triton_runtime import triton_environment; \
 triton_environment(find_triton(), threads=1)" \
     && sh /slim.sh /opt/trimaran trimaran.commands serving.serve serving.health \
-        serving.engine.torch.loading serving.engine.openvino.loading serving.engine.onnx.loading \
+        serving.engine.torch.loading serving.engine.torch.row_kernel serving.engine.openvino.loading serving.engine.onnx.loading \
         transformers.models.llama.modeling_llama
 
 FROM base AS serve-cpu
@@ -194,8 +195,8 @@ COPY constraints.txt /
 RUN python3 -m venv /opt/trimaran \
     && /opt/trimaran/bin/pip install --no-compile "$(grep '^torch==' constraints.txt)" \
         ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"}
-COPY --from=source /requirements/serve.txt /
-RUN /opt/trimaran/bin/pip install --no-compile -c constraints.txt -r serve.txt
+COPY --from=source /requirements/serve-gpu.txt /
+RUN /opt/trimaran/bin/pip install --no-compile -c constraints.txt -r serve-gpu.txt
 COPY --from=source /dist /dist
 COPY deploy/docker/slim.sh /
 RUN /opt/trimaran/bin/pip install --no-compile --no-deps /dist/*.whl && sh /slim.sh /opt/trimaran trimaran.commands serving.serve serving.health serving.engine.torch.loading

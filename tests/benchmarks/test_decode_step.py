@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -13,6 +15,7 @@ from benchmarks.fast_paths import VARIATIONS
 from serving.engine.config import EngineConfig
 from serving.engine.contract import Engine
 from serving.engine.torch import loading
+from serving.engine.torch.row_attention import RowAttention
 from tests.serving.endpoint import sealed_llama
 
 
@@ -38,6 +41,20 @@ def test_every_variation_runs_and_leaves_out_what_it_says(
         kinds[-1].add(model.config._attn_implementation)
         return engine
 
+    attended = dict.fromkeys(VARIATIONS, 0)
+    running = [""]
+    leave_out, compute = decode_step._left_out, RowAttention.__call__
+
+    def note(name: str) -> ExitStack:
+        running[0] = name
+        return leave_out(name)
+
+    def count(self: RowAttention, *arguments: Any) -> Any:
+        attended[running[0]] += 1
+        return compute(self, *arguments)
+
+    monkeypatch.setattr(decode_step, "_left_out", note)
+    monkeypatch.setattr(RowAttention, "__call__", count)
     monkeypatch.setattr(decode_step, "load_engine", load)
     checkpoint = sealed_llama(tmp_path / "checkpoint", tiny_tokenizer)
     config = EngineConfig(
@@ -46,6 +63,9 @@ def test_every_variation_runs_and_leaves_out_what_it_says(
     cells = measure(checkpoint, config, [1, 2], steps=3, rounds=1)
     served, by_pytorch, repeated, unfused, unpacked, plain = kinds
     assert by_pytorch == served
+    # As served, a decode step of each layer is the kernel's; PyTorch's own is when it was left out.
+    assert attended["as served"] > 0
+    assert attended["rows attend by PyTorch's own attention"] == 0
     assert {"FusedDecoderLayer", "PackedLinear", "RMSNorm"} <= served
     assert served - repeated == {"trimaran_slots"}
     assert "JoinedLinear" in unfused

@@ -81,10 +81,11 @@ def attend(
 ) -> torch.Tensor:
     """Attend without anything else; shapes as in ``slot_attention``, of which this is the usual case."""
     # With another mask than the pass's own, a model has something to add to the scores.
-    if plan.lengths is not None and mask is plan.mask and scaling is not None:
+    lengths = plan.lengths if mask is plan.mask and key.shape[2] == plan.length else None
+    if lengths is not None and scaling is not None and len(lengths) == len(query):
         compiled = row_attention(query, key, value)
         if compiled is not None:
-            return compiled(query, key, value, plan.lengths, scaling)
+            return compiled(query, key, value, lengths, scaling)
     compute = _attend_prompt if plan.is_prefill else _attend_rows
     return compute(plan, query, key, value, mask, scaling)
 

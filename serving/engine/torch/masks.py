@@ -57,7 +57,10 @@ class MaskBuilder:
 
     @property
     def sees_all(self) -> bool:
-        """Whether a token looks at all positions before it, in every layer."""
+        """Whether a token looks at all positions before it, in every layer.
+
+        Chunks count as all: ``support.py`` refuses those that are shorter than a row.
+        """
         return set(self._windows.values()) == {None}
 
     def build(self, positions: torch.Tensor, length: int) -> torch.Tensor | dict[str, torch.Tensor]:

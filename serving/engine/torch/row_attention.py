@@ -42,9 +42,7 @@ class RowAttention:
         self._openmp = openmp
         self._kernel = compile_kernel(bfloat16=dtype == torch.bfloat16, symbols=openmp.symbols)
         self._scratch_floats = scratch_floats
-        self._scratch = torch.empty(0)
-        self._arguments = np.zeros(1, ARGUMENTS)
-        self._alone = threading.Lock()  # what it is told and the scratch serve one call at a time
+        self._room = _Room(ARGUMENTS)
 
     def __call__(
         self,
@@ -68,21 +66,28 @@ class RowAttention:
         threads = torch.get_num_threads()
         output = query.new_empty((rows, 1, heads, value_size))
         group = heads // key_heads
-        with self._alone:
-            told = self._arguments[0]
-            told["rows"], told["key_heads"], told["group"] = rows, key_heads, group
-            told["size"], told["value_size"] = size, value_size
-            told["lengths"], told["scale_bits"] = lengths.data_ptr(), _bits(scaling)
-            for name, tensor in (("query", query), ("key", key), ("value", value)):
-                told[name] = tensor.data_ptr()
-                told[f"{name}_row"], told[f"{name}_head"] = tensor.stride(0), tensor.stride(1)
-            told["output"] = output.data_ptr()
-            floats = self._scratch_floats(group, size, value_size)
-            told["scratch"], told["scratch_floats"] = self._room(threads * floats), floats
-            self._openmp.run(self._kernel, self._arguments.ctypes.data, threads)
+        told = self._room.arguments[0]
+        told["rows"], told["key_heads"], told["group"] = rows, key_heads, group
+        told["size"], told["value_size"] = size, value_size
+        told["lengths"], told["scale_bits"] = lengths.data_ptr(), _bits(scaling)
+        for name, tensor in (("query", query), ("key", key), ("value", value)):
+            told[name] = tensor.data_ptr()
+            told[f"{name}_row"], told[f"{name}_head"] = tensor.stride(0), tensor.stride(1)
+        told["output"] = output.data_ptr()
+        floats = self._scratch_floats(group, size, value_size)
+        told["scratch"], told["scratch_floats"] = self._room.scratch(threads * floats), floats
+        self._openmp.run(self._kernel, self._room.arguments.ctypes.data, threads)
         return output
 
-    def _room(self, floats: int) -> int:
+
+class _Room(threading.local):
+    """What a call writes into: each thread that calls has its own."""
+
+    def __init__(self, arguments: np.dtype[np.void]) -> None:
+        self.arguments = np.zeros(1, arguments)
+        self._scratch = torch.empty(0)
+
+    def scratch(self, floats: int) -> int:
         """Return the address of so many floats."""
         if self._scratch.numel() < floats:
             self._scratch = torch.empty(floats)
@@ -94,20 +99,26 @@ def row_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -
     same = query.dtype == key.dtype == value.dtype
     if not same or query.dtype not in (torch.bfloat16, torch.float32) or query.device.type != "cpu":
         return None
-    # Heads must lie as the kernel walks them: one vector after the other.
-    size, value_size = query.shape[-1], value.shape[-1]
-    if query.stride(3) != 1 or key.stride()[2:] != (size, 1) or value.stride()[2:] != (value_size, 1):
+    # The kernel checks nothing: what it reads must be there.
+    rows, heads, tokens, size = query.shape
+    whole = key.shape == (rows, key.shape[1], key.shape[2], size) and value.shape[:3] == key.shape[:3]
+    if not whole or tokens != 1 or heads % key.shape[1]:
         return None
-    return _compiled(query.dtype)
+    # Heads must lie as it walks them: one vector after the other.
+    if query.stride(3) != 1 or key.stride()[2:] != (size, 1) or value.stride()[2:] != (value.shape[3], 1):
+        return None
+    return _attention_in(query.dtype)
 
 
 @cache
-def _compiled(dtype: torch.dtype) -> RowAttention | None:
+def _attention_in(dtype: torch.dtype) -> RowAttention | None:
     try:
         return RowAttention(dtype)
-    except (ImportError, RuntimeError) as error:
+    except ImportError as error:
         logger.info("rows attend by PyTorch's own attention: %s", error)
-        return None
+    except Exception as error:  # whatever Numba, LLVM or the linker say: there is another way
+        logger.warning("rows attend by PyTorch's own attention: %s: %s", type(error).__name__, error)
+    return None
 
 
 @cache

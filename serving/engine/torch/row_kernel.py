@@ -1,16 +1,21 @@
 """The computation of ``row_attention.py``, compiled by Numba for this machine.
 
-A task is one row and one key head with all query heads that share it, which read its keys and values while
-they are in the first-level cache. Scores, softmax and sums are float32. The softmax is taken block by block:
-what was summed before is scaled down when a larger score comes (arXiv 1805.02867, used like this by
-FlashAttention, arXiv 2205.14135). Weights are powers of two; the scale of the scores makes them those of e.
+A task is one row and one key head with all query heads that share it, which read a block of its keys and
+values one after the other, while it is in a near cache. Scores, softmax and sums are float32. The softmax is
+taken block by block: what was summed before is scaled down when a larger score comes (arXiv 1805.02867, used
+like this by FlashAttention, arXiv 2205.14135). Weights are powers of two; the scale of the scores makes them
+those of e.
 
-Numba keeps what it compiled beside this file, or in the user's cache folder.
+Numba keeps what it compiled beside this file, or in the user's cache folder, under a name of its own for each
+text of this file and each kind of CPU.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +24,8 @@ from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
 __all__ = ["ARGUMENTS", "compile_kernel", "scratch_floats"]
+
+logger = logging.getLogger(__name__)
 
 ARGUMENTS = np.dtype(
     [
@@ -40,10 +47,13 @@ log2 of e; ``output`` is contiguous ``[rows, heads, value_size]`` and ``scratch`
 _BLOCK = 64
 """Positions of a block."""
 
-_LOWEST = np.float32(-1e30)
+_LINE = 16
+"""Floats of a cache line."""
 
-# Sums may be taken in another order and products joined with them; NaN and infinities stay what they are.
-_compiled = njit(fastmath={"reassoc", "contract", "arcp", "nsz"})
+_LOWEST = np.float32(-np.inf)
+
+# Sums may be taken in another order and products joined with them; NaN and infinities are not assumed away.
+_inlined = njit(fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 # Called by name, so that what is compiled holds no address of this process and can be kept.
 _thread_number = types.ExternalFunction("omp_get_thread_num", types.int32())
@@ -59,11 +69,14 @@ def compile_kernel(*, bfloat16: bool, symbols: dict[str, int]) -> int:
     """
     for name, address in symbols.items():
         binding.add_symbol(name, address)
-    function = _attend_bfloat16 if bfloat16 else _attend_float32
+    function: Any = _attend_bfloat16 if bfloat16 else _attend_float32
+    # Numba writes its index before the code: a file that is written to again could be left with another's.
+    function.__qualname__ = f"{function.__name__}_{_fingerprint()}"
     signature = types.void(types.voidptr)
     try:
         kernel = cfunc(signature, cache=True)(function)
-    except RuntimeError:  # there is no folder to keep it in
+    except Exception as error:  # nowhere to keep it, a full disk, a file that was cut
+        logger.info("the compiled attention is not kept: %s: %s", type(error).__name__, error)
         kernel = cfunc(signature)(function)
     _kept.append(kernel)
     return int(kernel.address)
@@ -73,9 +86,17 @@ _kept: list[Callable[..., None]] = []
 """Compiled functions: their addresses are only good while they are there."""
 
 
+def _fingerprint() -> str:
+    """Return what changes with the text of this file and with the CPU."""
+    text = Path(__file__).read_text(encoding="utf-8")
+    cpu = (binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
+    return hashlib.sha256("\n".join((text, *cpu)).encode()).hexdigest()[:12]
+
+
 def scratch_floats(group: int, size: int, value_size: int) -> int:
-    """Return the floats of scratch that one thread needs."""
-    return group * (size + value_size + _BLOCK + 2)
+    """Return the floats of scratch that one thread needs, in whole cache lines."""
+    floats = group * (size + value_size + _BLOCK + 2)
+    return -(-floats // _LINE) * _LINE
 
 
 def _attend_bfloat16(arguments: Any) -> None:
@@ -129,12 +150,12 @@ def _wide(context: Any, number: Any) -> Any:
     return types.float32(number), generate
 
 
-@_compiled
+@_inlined
 def _exp2(power: Any) -> Any:
     """Return 2 to a ``power`` of at most 0, with a relative error below 2e-7; all of it vectorizes."""
     if power < np.float32(-126):
         power = np.float32(-126)
-    whole = np.floor(power)
+    whole = np.floor(power)  # NaN has no whole part; any will do, as what it multiplies is NaN
     rest = power - whole
     # Least largest relative error over 0 to 1, exact at both ends.
     value = np.float32(1.879318428e-3)
@@ -146,7 +167,7 @@ def _exp2(power: Any) -> Any:
     return _as_float((np.int32(whole) + np.int32(127)) << np.int32(23)) * value
 
 
-@_compiled
+@_inlined
 def _score(query: Any, keys: Any, scores: Any, count: int) -> Any:
     """Fill in the scores of one query head; return the largest."""
     top = _LOWEST
@@ -160,7 +181,7 @@ def _score(query: Any, keys: Any, scores: Any, count: int) -> Any:
     return top
 
 
-@_compiled
+@_inlined
 def _weigh(scores: Any, count: int, top: Any) -> Any:
     """Replace scores by their powers of two relative to ``top``; return their sum."""
     total = np.float32(0)
@@ -171,7 +192,7 @@ def _weigh(scores: Any, count: int, top: Any) -> Any:
     return total
 
 
-@_compiled
+@_inlined
 def _add_values(weights: Any, values: Any, sums: Any, count: int) -> None:
     """Add the weighted values, four positions at once: sums are loaded and stored a fourth as often."""
     whole = count - count % 4
@@ -191,7 +212,7 @@ def _add_values(weights: Any, values: Any, sums: Any, count: int) -> None:
             sums[column] += weight * _wide(values[position, column])
 
 
-@_compiled
+@_inlined
 def _store(sums: Any, total: Any, output: Any) -> None:
     """Write ``sums / total`` as ``output`` is stored."""
     share = np.float32(1) / total
@@ -205,7 +226,7 @@ def _store(sums: Any, total: Any, output: Any) -> None:
             output[column] = number
 
 
-@_compiled
+@_inlined
 def _attend_task(
     query: Any, keys: Any, values: Any, output: Any, length: int, scale: Any, scratch: Any
 ) -> None:
@@ -239,7 +260,7 @@ def _attend_task(
         _store(sums[head], totals[head], output[head])
 
 
-@_compiled
+@_inlined
 def _attend(told: Any, stored: Any) -> None:
     """Attend for the calling thread's tasks; ``stored`` is the type that numbers are held as."""
     rows, key_heads, group, size, value_size = (

@@ -99,14 +99,14 @@ class TorchRunner:
     def _decode_plan(self, positions: list[int]) -> Plan:
         at = torch.tensor(positions, device=self.device).unsqueeze(1)
         lengths = [position + 1 for position in positions]
-        return Plan.decode(at, lengths, sees_all=self._masks.sees_all)
+        return Plan.decode(at, lengths, sees_all=self._masks.sees_all and self.device.type == "cpu")
 
     def _forward(self, token_ids: torch.Tensor, plan: Plan, keep: int | torch.Tensor = 1) -> torch.Tensor:
         """Return float32 ``[n, vocab]``: of each row its last ``keep`` tokens, or those at these places."""
         self.cache.plan = plan
         # In a mixed pass any mask will do: the layers take their parts' own.
         mask = plan.parts[0].mask if plan.parts else self._masks.build(plan.positions, plan.length)
-        if isinstance(mask, torch.Tensor):
+        if isinstance(mask, torch.Tensor) and not plan.parts:
             plan.mask = mask
         output = self._model(
             input_ids=token_ids,

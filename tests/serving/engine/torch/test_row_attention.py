@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import os
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from serving.engine.torch import attention, row_attention
+from serving.engine.slots.runner import Chunk
+from serving.engine.torch import attention, row_attention, row_kernel
 from serving.engine.torch.attention import attend
 from serving.engine.torch.openmp import pytorch_openmp
 from serving.engine.torch.plan import Plan
@@ -21,7 +29,7 @@ SLOTS, POSITIONS = 24, 200
 
 
 @pytest.fixture(params=[1, 2, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+def team(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -43,12 +51,19 @@ def defined(
 
 
 def drawn(
-    rows: int, heads: int, key_heads: int, size: int, value_size: int, dtype: torch.dtype, scale: float = 1.0
+    rows: int,
+    heads: int,
+    key_heads: int,
+    size: int,
+    value_size: int,
+    dtype: torch.dtype,
+    scale: float = 1.0,
+    firsts: tuple[int, ...] = (),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
     """Return queries, and keys and values as views of a slot cache, whose rest is not a number."""
     torch.manual_seed(rows + size)
     lengths = torch.randint(1, POSITIONS, (rows,)).tolist()
-    lengths[0] = 1
+    lengths[: len(firsts)] = firsts
     cache = [
         torch.full((SLOTS, key_heads, POSITIONS, width), torch.nan, dtype=dtype)
         for width in (size, value_size)
@@ -73,12 +88,14 @@ def drawn(
     ids=["fp32", "bf16", "one key head", "sizes that differ"],
 )
 def test_each_row_attends_over_its_own_positions(
-    dtype: torch.dtype, heads: int, key_heads: int, size: int, value_size: int, threads: int
+    dtype: torch.dtype, heads: int, key_heads: int, size: int, value_size: int, team: int
 ) -> None:
-    compute = row_attention._compiled(dtype)
+    compute = row_attention._attention_in(dtype)
     assert compute is not None
-    for rows in (1, 2, 7, SLOTS):
-        query, key, value, lengths = drawn(rows, heads, key_heads, size, value_size, dtype)
+    # Less than a block of the kernel, just one, one more, and many.
+    for firsts in ((1,), (63,), (64,), (65,), (128,), (199, 1), (1, 64, 130)):
+        rows = len(firsts) if len(firsts) < 3 else SLOTS
+        query, key, value, lengths = drawn(rows, heads, key_heads, size, value_size, dtype, firsts=firsts)
         found = compute(query, key, value, torch.tensor(lengths), size**-0.5)
         assert found.shape == (rows, 1, heads, value_size)
         assert found.dtype == dtype
@@ -91,23 +108,36 @@ def test_each_row_attends_over_its_own_positions(
 @pytest.mark.parametrize("scale", [0.0, 1e-3, 40.0, 1e4])
 def test_scores_of_any_size_give_finite_shares(scale: float) -> None:
     query, key, value, lengths = drawn(7, 9, 3, 64, 64, torch.float32, scale)
-    compute = row_attention._compiled(torch.float32)
+    compute = row_attention._attention_in(torch.float32)
     assert compute is not None
     found = compute(query, key, value, torch.tensor(lengths), 0.125)
     expected = defined(query, key, value, lengths, 0.125)
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_number_that_is_none_stays_none() -> None:
-    # A model that overflowed must be seen to have: its text would be made of nothing.
-    query, key, value, lengths = drawn(2, 4, 2, 64, 64, torch.float32)
-    query[1, 0, 0, 3] = torch.nan
-    compute = row_attention._compiled(torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_a_model_that_overflowed_is_seen_to_have(broken: float, dtype: torch.dtype) -> None:
+    query, key, value, lengths = drawn(2, 4, 2, 64, 64, dtype)
+    query[1, 0, 0], key[1, 0, : lengths[1]] = broken, key[1, 0, : lengths[1]].abs()
+    compute = row_attention._attention_in(dtype)
     assert compute is not None
     found = compute(query, key, value, torch.tensor(lengths), 0.25)
+    assert defined(query, key, value, lengths, 0.25)[1, 0, 0].isnan().all()
     assert found[1, 0, 0].isnan().all()
     assert found[0].isfinite().all()
     assert found[1, 0, 1:].isfinite().all()
+
+
+def test_bf16_is_rounded_to_nearest_and_ties_to_even() -> None:
+    # One position: its share is 1, so what is stored is a sum of one value, or of two halves.
+    exact = torch.tensor([1.0, 1.0 + 2**-7, 1.0 + 2**-6, -1.0 - 2**-7, 3.0e38], dtype=torch.bfloat16)
+    between = torch.stack([exact, torch.tensor([1 + 2**-7, 1.0 + 2**-6, 1.0, -1.0, 3.0e38]).bfloat16()])
+    key, query = torch.zeros(1, 1, 2, 5).bfloat16(), torch.zeros(1, 1, 1, 5).bfloat16()
+    compute = row_attention._attention_in(torch.bfloat16)
+    assert compute is not None
+    found = compute(query, key, between.view(1, 1, 2, 5), torch.tensor([2]), 1.0).flatten()
+    assert torch.equal(found, between.float().mean(0).bfloat16())
 
 
 def test_what_the_kernel_does_not_read_is_left_to_pytorch() -> None:
@@ -117,6 +147,9 @@ def test_what_the_kernel_does_not_read_is_left_to_pytorch() -> None:
     assert row_attention.row_attention(query, key.double(), value) is None
     assert row_attention.row_attention(query, key.transpose(1, 2).contiguous().transpose(1, 2), value) is None
     assert row_attention.row_attention(query, key[..., ::2], value) is None
+    assert row_attention.row_attention(query, key[:1], value) is None
+    assert row_attention.row_attention(query, key, value[:, :, :1]) is None
+    assert row_attention.row_attention(query.expand(-1, -1, 2, -1), key, value) is None
 
 
 def test_only_the_mask_of_the_pass_may_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,15 +201,110 @@ def test_decode_passes_use_it_where_rows_see_all(
     assert calls == [3] * (model.config.num_hidden_layers if used else 0)
 
 
+def test_a_pass_of_rows_and_prompts_uses_it_for_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    prepare_model(model)
+    runner = TorchRunner(model, 4, 128)
+    assert runner.mixes
+    calls: list[int] = []
+    compute = RowAttention.__call__
+
+    def count(self: RowAttention, query: torch.Tensor, *rest: Any) -> torch.Tensor:
+        calls.append(len(query))
+        return compute(self, query, *rest)
+
+    monkeypatch.setattr(RowAttention, "__call__", count)
+    with torch.inference_mode():
+        for row in range(2):
+            runner.prefill(row, [5, 6, 7 + row], 0)
+        runner.compute([8, 9], [3, 3], [Chunk(2, [4, 5, 6], 0)])
+    assert calls == [2] * model.config.num_hidden_layers
+
+
+@pytest.fixture
+def nothing_compiled() -> Iterator[None]:
+    """Compiled functions are forgotten before and after."""
+    row_attention._attention_in.cache_clear()
+    yield
+    row_attention._attention_in.cache_clear()
+
+
+@pytest.mark.usefixtures("nothing_compiled")
 def test_without_numba_pytorch_attends(monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value, _ = drawn(2, 4, 2, 24, 24, torch.float32)
     monkeypatch.setitem(sys.modules, "serving.engine.torch.row_kernel", None)
-    row_attention._compiled.cache_clear()
     assert row_attention.row_attention(query, key, value) is None
-    row_attention._compiled.cache_clear()
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_where_it_cannot_be_compiled_pytorch_attends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise TypeError("a later Numba")
+
+    query, key, value, _ = drawn(2, 4, 2, 24, 24, torch.float32)
+    monkeypatch.setattr(row_kernel, "cfunc", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert row_attention.row_attention(query, key, value) is None
+    assert "PyTorch's own attention: TypeError: a later Numba" in caplog.text
+
+
+def test_what_cannot_be_kept_is_compiled_all_the_same(tmp_path: Path) -> None:
+    """With a cache whose files were cut, in a process of its own: Numba reads its folder once."""
+    program = """
+import torch
+from serving.engine.torch import row_attention
+compute = row_attention._attention_in(torch.float32)
+ones = torch.ones(1, 1, 1, 4)
+print(compute(ones, ones, ones, torch.tensor([1]), 1.0).flatten().tolist())
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for turn in range(2):
+        run = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        assert run.stdout.split("\n")[-2] == "[1.0, 1.0, 1.0, 1.0]"
+        kept = [path for path in tmp_path.rglob("*") if path.suffix in (".nbi", ".nbc")]
+        assert len(kept) == 2, turn
+        for path in kept:
+            path.write_bytes(path.read_bytes()[:40])
+
+
+def test_threads_of_two_engines_do_not_share_what_they_write() -> None:
+    compute = row_attention._attention_in(torch.float32)
+    assert compute is not None
+    cases = [drawn(SLOTS, 9, 3, 64, 64, torch.float32), drawn(5, 4, 4, 20, 12, torch.float32)]
+    wrong: list[int] = []
+
+    def attend_often(number: int) -> None:
+        query, key, value, lengths = cases[number]
+        expected = defined(query, key, value, lengths, 0.2).float()
+        for _ in range(50):
+            found = compute(query, key, value, torch.tensor(lengths), 0.2)
+            if not torch.allclose(found, expected, atol=1e-5):
+                wrong.append(number)
+
+    both = [threading.Thread(target=attend_often, args=(number,)) for number in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert not wrong
 
 
 def test_it_runs_on_the_threads_of_pytorch() -> None:
     found = pytorch_openmp()
     assert found is not None
-    assert all(found.symbols.values())
+    seen: set[int] = set()
+    note = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: seen.add(threading.get_native_id()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.ones(1000, 1000).exp()  # PyTorch's team is there from now on
+        running = set(os.listdir("/proc/self/task"))
+        found.run(ctypes.cast(note, ctypes.c_void_p).value or 0, 0, 2)
+        assert len(seen) == 2
+        assert {str(thread) for thread in seen} <= running
+    finally:
+        torch.set_num_threads(before)
