@@ -118,7 +118,7 @@ class TrainConfig:
 
     fused: bool = True
     """Compute LoRA layers, gated MLPs and RMS norms by functions that keep less for the backward pass and are
-    faster; false is the modelling code step by step."""
+    faster, and on a CPU the attention of packed rows one by one; false is the modelling code step by step."""
 
     kernels: Literal["own", "liger"] = "own"
     """own is fused and a loss in chunks; liger puts Liger's kernels in their place (a CUDA GPU and the liger

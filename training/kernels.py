@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from checkpoints.errors import ConfigError
 from training.chunked_loss import chunked_loss
 from training.config import TrainConfig
 from training.fused.apply import fused_layers
+from training.fused.packed_attention import row_wise_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,14 +63,19 @@ def put_liger_in(config: TrainConfig, model: PreTrainedModel) -> None:
 
 @contextmanager
 def own_functions(config: TrainConfig, model: Any, example: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Where ``config.kernels`` is own: the loss in chunks and, with ``config.fused``, fused layers.
+    """Where ``config.kernels`` is own: the loss in chunks and, with ``config.fused``, layers and attention.
 
     Args:
         model: what is trained.
-        example: a small batch that the loss is tried out on, see ``chunked_loss``.
+        example: a small batch that loss and attention are tried out on.
     """
     if config.kernels != "own":
         yield
         return
-    with chunked_loss(model, example), fused_layers(model) if config.fused else nullcontext():
+    with ExitStack() as stack:
+        stack.enter_context(chunked_loss(model, example))
+        if config.fused:
+            stack.enter_context(fused_layers(model))
+        if config.fused and config.data.packing:
+            stack.enter_context(row_wise_attention(model, example))
         yield

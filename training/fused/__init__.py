@@ -7,5 +7,6 @@ and of Liger Kernel, arXiv:2410.10989; here in plain PyTorch, on any device.)
 ``lora_linear``  a linear layer, packed to 4 bits or not, with its LoRA
 ``gated_mlp``    ``down(silu(gate) * up)``
 ``rms_norm``     RMSNorm
+``packed_attention``  attention of packed rows, one after the other, on a CPU
 ``apply``        ``fused_layers``: which layers of a model are computed so, inside a block
 """
