@@ -67,7 +67,7 @@ def own_functions(config: TrainConfig, model: Any, example: Mapping[str, torch.T
 
     Args:
         model: what is trained.
-        example: a small batch that loss and attention are tried out on.
+        example: a small batch that the loss is tried out on, see ``chunked_loss``.
     """
     if config.kernels != "own":
         yield
@@ -77,5 +77,5 @@ def own_functions(config: TrainConfig, model: Any, example: Mapping[str, torch.T
         if config.fused:
             stack.enter_context(fused_layers(model))
         if config.fused and config.data.packing:
-            stack.enter_context(row_wise_attention(model, example))
+            stack.enter_context(row_wise_attention())
         yield

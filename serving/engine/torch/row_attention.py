@@ -114,7 +114,7 @@ def row_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -
 def _attention_in(dtype: torch.dtype) -> RowAttention | None:
     try:
         return RowAttention(dtype)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         logger.info("rows attend by PyTorch's own attention: %s", error)
     except Exception as error:  # whatever Numba, LLVM or the linker say: there is another way
         logger.warning("rows attend by PyTorch's own attention: %s: %s", type(error).__name__, error)

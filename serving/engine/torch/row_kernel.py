@@ -7,7 +7,7 @@ like this by FlashAttention, arXiv 2205.14135). Weights are powers of two; the s
 those of e.
 
 Numba keeps what it compiled beside this file, or in the user's cache folder, under a name of its own for each
-text of this file and each kind of CPU.
+text of this file, each kind of CPU and each version of Numba.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import llvmlite
+import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import carray, cfunc, njit, types
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 __all__ = ["ARGUMENTS", "compile_kernel", "scratch_floats"]
@@ -55,6 +58,8 @@ _LOWEST = np.float32(-np.inf)
 # Sums may be taken in another order and products joined with them; NaN and infinities are not assumed away.
 _inlined = njit(fastmath={"reassoc", "contract", "arcp", "nsz"})
 
+_SIGNATURE = types.void(types.voidptr)
+
 # Called by name, so that what is compiled holds no address of this process and can be kept.
 _thread_number = types.ExternalFunction("omp_get_thread_num", types.int32())
 _team_size = types.ExternalFunction("omp_get_num_threads", types.int32())
@@ -70,14 +75,7 @@ def compile_kernel(*, bfloat16: bool, symbols: dict[str, int]) -> int:
     for name, address in symbols.items():
         binding.add_symbol(name, address)
     function: Any = _attend_bfloat16 if bfloat16 else _attend_float32
-    # Numba writes its index before the code: a file that is written to again could be left with another's.
-    function.__qualname__ = f"{function.__name__}_{_fingerprint()}"
-    signature = types.void(types.voidptr)
-    try:
-        kernel = cfunc(signature, cache=True)(function)
-    except Exception as error:  # nowhere to keep it, a full disk, a file that was cut
-        logger.info("the compiled attention is not kept: %s: %s", type(error).__name__, error)
-        kernel = cfunc(signature)(function)
+    kernel = _kept_kernel(function) or cfunc(_SIGNATURE)(function)
     _kept.append(kernel)
     return int(kernel.address)
 
@@ -86,11 +84,28 @@ _kept: list[Callable[..., None]] = []
 """Compiled functions: their addresses are only good while they are there."""
 
 
+def _kept_kernel(function: Any) -> Any:
+    """Return the function compiled earlier, or now and kept; None where it cannot be kept."""
+    try:
+        # Numba writes its index before the code: a file that is written again could be left with another's.
+        function.__qualname__ = f"{function.__name__}_{_fingerprint()}"
+        try:
+            return cfunc(_SIGNATURE, cache=True)(function)
+        except Exception as error:  # a file that was cut
+            logger.info("the kept attention is compiled anew: %s: %s", type(error).__name__, error)
+            FunctionCache(function).flush()
+            return cfunc(_SIGNATURE, cache=True)(function)
+    except Exception as error:  # nowhere to keep it, a full disk
+        logger.info("the compiled attention is not kept: %s: %s", type(error).__name__, error)
+        return None
+
+
 def _fingerprint() -> str:
-    """Return what changes with the text of this file and with the CPU."""
+    """Return what changes with the text of this file, the CPU and the compiler."""
     text = Path(__file__).read_text(encoding="utf-8")
     cpu = (binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
-    return hashlib.sha256("\n".join((text, *cpu)).encode()).hexdigest()[:12]
+    facts = (text, *cpu, numba.__version__, llvmlite.__version__)
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
 def scratch_floats(group: int, size: int, value_size: int) -> int:
