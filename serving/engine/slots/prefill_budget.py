@@ -11,11 +11,11 @@ import math
 
 __all__ = ["SMALLEST", "STALL", "PrefillBudget"]
 
-STALL = 1.4
-"""Time for prompts in decode passes; between tokens a stream then waits 2.4 times as long as without."""
+STALL = 1.2
+"""Time for prompts in decode passes; between tokens a stream then waits 2.2 times as long as without."""
 
-SMALLEST = 32
-"""Tokens that are computed in any case: each pass reads all weights, so few tokens cost almost as much."""
+SMALLEST = 16
+"""Tokens that are computed in any case: a pass reads all weights, so fewer would cost almost as much."""
 
 _REST = 1.25
 """A rest of a prompt that is larger than the budget by less than this factor is not split again."""

@@ -25,17 +25,17 @@ def test_all_that_is_allowed_until_costs_are_known_or_while_nothing_runs() -> No
     assert budget.tokens(streams=False) == 512
 
 
-@pytest.mark.parametrize(("decode", "expected"), [(0.1, 70), (0.001, SMALLEST), (10.0, 512)])
+@pytest.mark.parametrize(("decode", "expected"), [(0.1, 60), (0.001, SMALLEST), (10.0, 512)])
 def test_prefill_takes_a_set_multiple_of_a_decode_pass(decode: float, expected: int) -> None:
     assert make_budget(decode, 0.2).tokens(streams=True) == pytest.approx(expected, abs=1)
-    assert pytest.approx(70) == STALL * 0.1 / 0.002
+    assert pytest.approx(60) == STALL * 0.1 / 0.002
 
 
 def test_it_follows_a_machine_that_slows_down() -> None:
     budget = make_budget(0.2, 0.2)
     for _ in range(20):
         budget.note(0.2, tokens=50, streams=False)
-    assert budget.tokens(streams=True) == pytest.approx(70, abs=1)
+    assert budget.tokens(streams=True) == pytest.approx(60, abs=1)
 
 
 def test_what_a_pass_over_both_took_beyond_a_decode_pass_is_the_prompts() -> None:
@@ -45,7 +45,7 @@ def test_what_a_pass_over_both_took_beyond_a_decode_pass_is_the_prompts() -> Non
     budget = make_budget(0.1, 0.3)
     for _ in range(20):
         assert budget.note(0.3, tokens=100, streams=True) == pytest.approx(0.2)
-    assert budget.tokens(streams=True) == pytest.approx(70, abs=1)
+    assert budget.tokens(streams=True) == pytest.approx(60, abs=1)
     # Fewer rows than when the decode pass was measured: it cannot have taken all of the time.
     assert budget.note(0.05, tokens=100, streams=True) == pytest.approx(0.01)
 
