@@ -19,7 +19,9 @@ _FUSE, _JOIN, _PACK, _NORMS = (
 )
 _SLOTS = f"{_FOLDER}.runner.use_slot_attention"
 _ATTEND = f"{_FOLDER}.decoder_layer.attend"
-_ROWS = f"{_FOLDER}.attention.row_attention"
+_ROWS = f"{_FOLDER}.attention.row_kernel"
+_COMPILED = f"{_FOLDER}.products.can_compile"
+_ROTATED = f"{_FOLDER}.decoder_layer.kernel"
 
 
 def _none(*_: Any, **__: Any) -> int:
@@ -48,7 +50,11 @@ def _attend(
 
 VARIATIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "as served": {},
+    "nothing compiled: oneDNN and PyTorch's operators": {
+        _COMPILED: _none, _ROTATED: _nothing, _ROWS: _nothing,
+    },
     "rows attend by PyTorch's own attention": {_ROWS: _nothing},
+    "linear layers by oneDNN": {_COMPILED: _none},
     "keys repeated for each query head": {_SLOTS: _none, _ATTEND: _attend},
     "decoder layers not fused": {_FUSE: _none},
     "linear layers not packed, so nothing fused or joined": {_FUSE: _none, _JOIN: _none, _PACK: _none},

@@ -1,7 +1,7 @@
 """Attention over rows of different lengths, for models whose own choice is PyTorch's SDPA on CPU.
 
 Keys and values are never repeated for the query heads that share them. In a decode pass rows attend over
-their own length (``row_attention.py``) or in runs of similar length instead of all over the longest. What
+their own length (``compiled/row_attention.py``) or in runs of similar length instead of all over the longest. What
 a model asks for beyond scores, mask and softmax is left to transformers.
 """
 
@@ -14,8 +14,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from serving.engine.torch.compiled.row_attention import attend_by_row, row_kernel
 from serving.engine.torch.plan import Plan
-from serving.engine.torch.row_attention import row_attention
 
 __all__ = ["PLAN", "attend", "use_slot_attention"]
 
@@ -83,9 +83,9 @@ def attend(
     # With another mask than the pass's own, a model has something to add to the scores.
     lengths = plan.lengths if mask is plan.mask and key.shape[2] == plan.length else None
     if lengths is not None and scaling is not None and len(lengths) == len(query):
-        compiled = row_attention(query, key, value)
-        if compiled is not None:
-            return compiled(query, key, value, lengths, scaling)
+        found = row_kernel(query, key, value)
+        if found is not None:
+            return attend_by_row(found, query, key, value, lengths, scaling)
     compute = _attend_prompt if plan.is_prefill else _attend_rows
     return compute(plan, query, key, value, mask, scaling)
 

@@ -17,11 +17,14 @@ from transformers import PreTrainedModel
 from transformers.activations import SiLUActivation
 
 from serving.engine.torch.attention import attend
+from serving.engine.torch.compiled.kernels import kernel
+from serving.engine.torch.compiled.rotary import rotate_and_store
 from serving.engine.torch.kv_cache import SlotCache, SlotLayer
 from serving.engine.torch.norms import RMSNorm
-from serving.engine.torch.packed_linear import PackedLinear, can_pack
-from serving.engine.torch.packed_nf4 import PackedNF4Linear, can_pack_nf4
+from serving.engine.torch.packed_linear import can_pack
+from serving.engine.torch.packed_nf4 import can_pack_nf4
 from serving.engine.torch.plan import Plan
+from serving.engine.torch.products import gated_product, product
 
 __all__ = ["FusedDecoderLayer", "fuse_decoder_layers", "has_only_fused_layers"]
 
@@ -48,16 +51,14 @@ class FusedDecoderLayer(nn.Module):
         self._index: int = attention.layer_idx
         self._scaling: float = attention.scaling
         self._head_dim: int = attention.head_dim
-        self._value_size: int = attention.v_proj.out_features
-        self._rotated_size: int = attention.q_proj.out_features + attention.k_proj.out_features
         self._heads: int = attention.q_proj.out_features // attention.head_dim
-        self._mlp_size: int = mlp.gate_proj.out_features
-        self.attention_norm = RMSNorm.of(cast(nn.Module, layer.input_layernorm))
-        self.mlp_norm = RMSNorm.of(cast(nn.Module, layer.post_attention_layernorm))
-        self.query_key_value = _product([attention.q_proj, attention.k_proj, attention.v_proj], rows)
-        self.output = _product([attention.o_proj], rows)
-        self.gate_up = _product([mlp.gate_proj, mlp.up_proj], rows)
-        self.down = _product([mlp.down_proj], rows)
+        projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+        attention_norm = RMSNorm.of(cast(nn.Module, layer.input_layernorm))
+        mlp_norm = RMSNorm.of(cast(nn.Module, layer.post_attention_layernorm))
+        self.query_key_value = product(projections, rows, norm=attention_norm)
+        self.output = product([attention.o_proj], rows)
+        self.gate_up = gated_product(mlp.gate_proj, mlp.up_proj, rows, norm=mlp_norm)
+        self.down = product([mlp.down_proj], rows)
 
     def forward(
         self,
@@ -77,44 +78,68 @@ class FusedDecoderLayer(nn.Module):
         """
         rows, query, _ = hidden_states.shape
         plan = past_key_values.plan
-        projected = self.query_key_value(self.attention_norm(hidden_states))
-        rotated, value = projected.split((self._rotated_size, self._value_size), dim=-1)
-        rotated = rotated.view(rows, query, -1, self._head_dim)
-        cosines, sines = plan.rotation(position_embeddings)
-        rotated = torch.addcmul(rotated * cosines, rotated.roll(self._head_dim // 2, -1), sines)
-        value = value.view(rows, query, -1, self._head_dim)
         cache = cast(SlotLayer, past_key_values.layers[self._index])
+        projected = self.query_key_value(hidden_states).view(rows, query, -1, self._head_dim)
+        queries = self._place(cache, plan, projected, plan.rotation(position_embeddings))
         if plan.parts:
-            attended = self._attend_in_parts(cache, plan.parts, rotated, value)
+            attended = self._attend_in_parts(cache, plan.parts, queries)
         else:
-            attended = self._attend(cache, plan, rotated, value, attention_mask)
+            attended = self._attend(cache, plan, queries, attention_mask)
         hidden_states = self.output.add(attended.reshape(rows, query, -1), hidden_states)
-        gate, up = self.gate_up(self.mlp_norm(hidden_states)).split(self._mlp_size, dim=-1)
-        return self.down.add(nn.functional.silu(gate).mul_(up), hidden_states)
+        return self.down.add(self.gate_up(hidden_states), hidden_states)
+
+    def _place(
+        self,
+        cache: SlotLayer,
+        plan: Plan,
+        projected: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
+        """Return the rotated queries, ``[rows, query, heads, head_dim]``; keys and values go into the cache.
+
+        Args:
+            cache: of this layer.
+            plan: of the pass.
+            projected: queries, keys and values, ``[rows, query, heads + 2 * kv_heads, head_dim]``.
+            rotation: see ``Plan.rotation``.
+        """
+        kv_heads = (projected.shape[2] - self._heads) // 2
+        compiled = kernel("rotary", projected.dtype) if projected.device.type == "cpu" else None
+        if not cache.is_initialized:
+            some = projected[:, :, -kv_heads:].transpose(1, 2)
+            cache.lazy_initialization(some, some)
+        if compiled is not None:
+            whole = projected.flatten(0, 1)
+            rotate_and_store(compiled, whole, rotation, plan.places(), cache.keys, cache.values)
+            return projected[:, :, : self._heads]
+        rotated = projected[:, :, :-kv_heads]
+        cosines, sines = (numbers.unsqueeze(2) for numbers in rotation)
+        rotated = torch.addcmul(rotated * cosines, rotated.roll(self._head_dim // 2, -1), sines)
+        keys = rotated[:, :, self._heads :]
+        values = projected[:, :, -kv_heads:]
+        sizes = [part.positions.numel() for part in plan.parts] or [plan.positions.numel()]
+        pieces = zip(plan.parts or (plan,), keys.flatten(0, 1).split(sizes), values.flatten(0, 1).split(sizes), strict=True)
+        for part, key, value in pieces:
+            shape = (*part.positions.shape, kv_heads, self._head_dim)
+            cache.store(part, key.view(shape).transpose(1, 2), value.reshape(shape).transpose(1, 2))
+        return rotated[:, :, : self._heads]
 
     def _attend(
-        self, cache: SlotLayer, plan: Plan, rotated: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
+        self, cache: SlotLayer, plan: Plan, queries: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """Return ``[rows, query, heads, head_dim]`` for queries and keys, and values, of that form."""
-        keys, values = cache.store(plan, rotated[:, :, self._heads :].transpose(1, 2), value.transpose(1, 2))
-        queries = rotated[:, :, : self._heads].transpose(1, 2)
-        return attend(plan, queries, keys, values, mask, self._scaling)
+        """Return ``[rows, query, heads, head_dim]`` for queries of that form."""
+        keys, values = cache.seen(plan)
+        return attend(plan, queries.transpose(1, 2), keys, values, mask, self._scaling)
 
     def _attend_in_parts(
-        self, cache: SlotLayer, parts: Sequence[Plan], rotated: torch.Tensor, value: torch.Tensor
+        self, cache: SlotLayer, parts: Sequence[Plan], queries: torch.Tensor
     ) -> torch.Tensor:
         """Do the same for ``[1, tokens, ...]``, the parts' tokens one after the other."""
         sizes = [part.positions.numel() for part in parts]
         attended = []
-        for part, one, other in zip(parts, rotated.split(sizes, 1), value.split(sizes, 1), strict=True):
+        for part, one in zip(parts, queries.split(sizes, 1), strict=True):
             shape = part.positions.shape
-            output = self._attend(
-                cache,
-                part,
-                one.view(*shape, *one.shape[2:]),
-                other.view(*shape, *other.shape[2:]),
-                cast(torch.Tensor, part.mask),
-            )
+            output = self._attend(cache, part, one.view(*shape, *one.shape[2:]), cast(torch.Tensor, part.mask))
             attended.append(output.reshape(1, shape.numel(), -1))
         return torch.cat(attended, dim=1)
 
@@ -172,7 +197,3 @@ def _are_packable(module: nn.Module, names: Sequence[str]) -> bool:
 def _share_a_product(layers: Sequence[nn.Module]) -> bool:
     """Whether all have a bias or none has, in one precision."""
     return len({(cast(Any, layer).bias is None, cast(Any, layer).weight.dtype) for layer in layers}) == 1
-
-
-def _product(layers: Sequence[nn.Linear], rows: int) -> PackedLinear | PackedNF4Linear:
-    return PackedNF4Linear(layers) if can_pack_nf4(layers[0]) else PackedLinear.of(layers, rows)

@@ -14,7 +14,8 @@ from typing import TypeGuard
 import torch
 from torch import nn
 
-from serving.engine.torch.packed_linear import PackedLinear, can_pack
+from serving.engine.torch.packed_linear import can_pack
+from serving.engine.torch.products import product
 
 __all__ = ["JoinedLinear", "join_linear_layers"]
 
@@ -56,14 +57,14 @@ class _Product:
     def __init__(self, layers: Sequence[nn.Linear], rows: int) -> None:
         self.in_features = layers[0].in_features
         self.sizes = [layer.out_features for layer in layers]
-        self._packed = PackedLinear.of(layers, rows)
+        self._whole = product(layers, rows)
         self._input: torch.Tensor | None = None
         self._outputs: dict[int, torch.Tensor] = {}
 
     def part(self, inputs: torch.Tensor, part: int) -> torch.Tensor:
         if self._input is not inputs or part not in self._outputs:
             self._input = inputs
-            self._outputs = dict(enumerate(self._packed(inputs).split(self.sizes, dim=-1)))
+            self._outputs = dict(enumerate(self._whole(inputs).split(self.sizes, dim=-1)))
         output = self._outputs.pop(part)
         if not self._outputs:
             self._input = None

@@ -45,11 +45,14 @@ class SlotLayer(CacheLayerMixin):
         """Store ``[rows, heads, query, size]`` at the positions of ``plan``; return what it may see."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        seen = []
-        for stored, new in ((self.keys, key_states), (self.values, value_states)):
-            plan.write(stored, new)
-            seen.append(stored[plan.first_row : plan.last_row, :, : plan.length])
-        return seen[0], seen[1]
+        plan.write(self.keys, key_states)
+        plan.write(self.values, value_states)
+        return self.seen(plan)
+
+    def seen(self, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the keys and values that ``plan`` may look at."""
+        rows, length = slice(plan.first_row, plan.last_row), plan.length
+        return self.keys[rows, :, :length], self.values[rows, :, :length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of the keys that the next update returns."""

@@ -27,7 +27,7 @@ class RMSNorm(nn.Module):
     def __init__(self, weight: torch.Tensor, epsilon: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
-        self._epsilon = epsilon
+        self.epsilon = epsilon
         self._size = weight.shape[0]
         self._both = torch.cat((self.weight, self.weight)).detach()
 
@@ -35,10 +35,10 @@ class RMSNorm(nn.Module):
         """Return ``[..., size]`` normalized over its last dimension."""
         if hidden.numel() <= _FEW_ROWS * self._size:
             both = torch.cat((hidden, -hidden), dim=-1)
-            return torch.layer_norm(both, self._both.shape, self._both, None, self._epsilon)[
+            return torch.layer_norm(both, self._both.shape, self._both, None, self.epsilon)[
                 ..., : self._size
             ]
-        return torch.rms_norm(hidden, self.weight.shape, self.weight, self._epsilon)
+        return torch.rms_norm(hidden, self.weight.shape, self.weight, self.epsilon)
 
     @classmethod
     def of(cls, norm: nn.Module) -> RMSNorm:

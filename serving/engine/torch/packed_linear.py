@@ -13,23 +13,26 @@ from typing import TypeGuard
 import torch
 from torch import nn
 
-__all__ = ["PackedLinear", "can_pack", "pack_linear_layers"]
+__all__ = ["PackedLinear", "can_pack"]
 
 
 class PackedLinear(nn.Module):
-    """An ``nn.Linear`` for inference, in oneDNN's layout.
+    """One or several ``nn.Linear`` for inference, in oneDNN's layout.
 
     Args:
-        linear: the layer to replace.
+        layers: what it replaces: layers that read the same input, their outputs side by side.
         rows: rows that the layout is chosen for; any number can be computed.
     """
 
-    def __init__(self, linear: nn.Linear, rows: int) -> None:
+    def __init__(self, layers: Sequence[nn.Linear], rows: int) -> None:
         super().__init__()
-        self.in_features = linear.in_features
-        self.out_features = linear.out_features
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows)
-        self._bias = None if linear.bias is None else linear.bias.detach()
+        self.in_features = layers[0].in_features
+        self.out_features = sum(layer.out_features for layer in layers)
+        weight = _joined([layer.weight.detach() for layer in layers])
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        self._bias = None
+        if layers[0].bias is not None:
+            self._bias = _joined([layer.bias.detach() for layer in layers])
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return ``[..., out_features]`` for ``[..., in_features]``."""
@@ -45,43 +48,9 @@ class PackedLinear(nn.Module):
         )
         return output
 
-    @classmethod
-    def of(cls, layers: Sequence[nn.Linear], rows: int) -> PackedLinear:
-        """Return one product of ``layers`` that read the same input, their outputs side by side."""
-        if len(layers) == 1:
-            return cls(layers[0], rows)
-        has_bias = layers[0].bias is not None
-        features = sum(layer.out_features for layer in layers)
-        whole = nn.Linear(layers[0].in_features, features, bias=has_bias, device="meta")
-        whole.weight = _stack([layer.weight for layer in layers])
-        if has_bias:
-            whole.bias = _stack([layer.bias for layer in layers])
-        return cls(whole, rows)
 
-
-def _stack(values: Sequence[torch.Tensor]) -> nn.Parameter:
-    return nn.Parameter(torch.cat([value.detach() for value in values]), requires_grad=False)
-
-
-def pack_linear_layers(model: nn.Module, *, rows: int) -> int:
-    """Replace the plain Linear layers of ``model`` that oneDNN computes; return how many.
-
-    Layers are replaced one by one, so that no more than one weight exists twice. Layers on another
-    device, quantized ones and subclasses stay as they are.
-
-    Args:
-        model: a model in ``.eval()``; it cannot be trained or saved afterwards.
-        rows: rows of the usual forward pass.
-    """
-    places = [
-        (parent, name)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if can_pack(child)
-    ]
-    for parent, name in places:
-        setattr(parent, name, PackedLinear(getattr(parent, name), rows))
-    return len(places)
+def _joined(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    return values[0] if len(values) == 1 else torch.cat(list(values))
 
 
 def can_pack(layer: nn.Module) -> TypeGuard[nn.Linear]:

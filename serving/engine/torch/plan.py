@@ -54,7 +54,8 @@ class Plan:
         self.mask: torch.Tensor | None = None
         """Additive ``[rows, 1, query, length]``, where all layers have the same."""
         self._start = start
-        self._places: dict[tuple[int, int, torch.device], torch.Tensor] = {}
+        self._written: dict[tuple[int, int, torch.device], torch.Tensor] = {}
+        self._places: tuple[torch.Tensor, torch.Tensor] | None = None
         self._rotation: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
@@ -91,7 +92,7 @@ class Plan:
         return cls(0, 1, positions, max(part.length for part in parts), parts=parts)
 
     def rotation(self, embeddings: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what a vector and its halves swapped are multiplied by, ``[rows, query, 1, head_dim]`` each.
+        """Return what a vector and its halves swapped are multiplied by, ``[rows, query, head_dim]`` each.
 
         Args:
             embeddings: cosines and sines of the pass, ``[rows, query, head_dim]``; the same in all layers.
@@ -100,8 +101,18 @@ class Plan:
             cosines, sines = embeddings
             half = sines.shape[-1] // 2
             signed = torch.cat((-sines[..., :half], sines[..., half:]), dim=-1)
-            self._rotation = cosines.unsqueeze(2), signed.unsqueeze(2)
+            self._rotation = cosines.contiguous(), signed
         return self._rotation
+
+    def places(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the row and the position of each token, int64 ``[tokens]``, one row after the other."""
+        if self._places is None:
+            rows = [
+                torch.arange(part.first_row, part.last_row).repeat_interleave(part.query)
+                for part in self.parts or (self,)
+            ]
+            self._places = torch.cat(rows), self.positions.flatten()
+        return self._places
 
     def write(self, stored: torch.Tensor, new: torch.Tensor) -> None:
         """Write ``[rows, heads, query, size]`` into a layer's ``[slots, heads, positions, size]``."""
@@ -110,12 +121,12 @@ class Plan:
             return
         _, heads, room, size = stored.shape
         key = (heads, room, stored.device)
-        if key not in self._places:
+        if key not in self._written:
             rows = torch.arange(self.first_row, self.last_row, device=stored.device).unsqueeze(1)
             first = (rows * heads + torch.arange(heads, device=stored.device)) * room
-            self._places[key] = (first + self.positions.to(stored.device)).flatten()
+            self._written[key] = (first + self.positions.to(stored.device)).flatten()
         # One copy of whole vectors: several times cheaper than a scatter of single numbers.
-        stored.view(-1, size).index_copy_(0, self._places[key], new.reshape(-1, size))
+        stored.view(-1, size).index_copy_(0, self._written[key], new.reshape(-1, size))
 
 
 def _segments(lengths: list[int]) -> tuple[tuple[int, int, int], ...]:

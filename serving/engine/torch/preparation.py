@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from serving.engine.torch.decoder_layer import fuse_decoder_layers
 from serving.engine.torch.joined_linear import join_linear_layers
 from serving.engine.torch.norms import fuse_norms
-from serving.engine.torch.packed_linear import pack_linear_layers
+from serving.engine.torch.products import pack_linear_layers
 from serving.engine.torch.support import shown_equal
 
 __all__ = ["prepare_model"]
@@ -38,7 +38,7 @@ def prepare_model(model: PreTrainedModel) -> None:
     if 2 * _parameter_bytes(model) < loaded:
         _copy_parameters(model)
     logger.info(
-        "fast paths: %d decoder layers fused; of the others %d linear layers packed for oneDNN, %d more of"
+        "fast paths: %d decoder layers fused; of the others %d linear layers laid out anew, %d more of"
         " several in one, %d norms fused",
         layers,
         packed,

@@ -16,13 +16,14 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 from serving.engine.request import GenerationRequest, SamplingParameters
 from serving.engine.slots.runner import Chunk, compute_in_turn
 from serving.engine.torch import decoder_layer
+from serving.engine.torch.compiled.linear import CompiledLinear
 from serving.engine.torch.decoder_layer import FusedDecoderLayer, fuse_decoder_layers
 from serving.engine.torch.joined_linear import JoinedLinear, join_linear_layers
 from serving.engine.torch.masks import MaskBuilder
 from serving.engine.torch.norms import RMSNorm, fuse_norms
-from serving.engine.torch.packed_linear import PackedLinear, pack_linear_layers
 from serving.engine.torch.plan import Plan
 from serving.engine.torch.preparation import prepare_model
+from serving.engine.torch.products import pack_linear_layers
 from serving.engine.torch.runner import TorchRunner
 from tests.equality import assert_equal_tokens
 from tests.serving.engine.engines import drive, token_ids
@@ -109,8 +110,8 @@ def test_a_norm_is_fused_only_where_it_is_the_same() -> None:
 
 def test_a_model_is_prepared_whole() -> None:
     for name, expected in (
-        ("llama", {FusedDecoderLayer, PackedLinear, RMSNorm}),
-        ("gemma3_text", {PackedLinear, JoinedLinear, RMSNorm}),
+        ("llama", {FusedDecoderLayer, CompiledLinear, RMSNorm}),
+        ("gemma3_text", {CompiledLinear, JoinedLinear, RMSNorm}),
     ):
         model = tiny_model(name)
         prepare_model(model)

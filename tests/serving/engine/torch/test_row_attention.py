@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import pytest
 import torch
 
 from serving.engine.slots.runner import Chunk
-from serving.engine.torch import attention, row_attention, row_kernel
+from serving.engine.torch import attention
 from serving.engine.torch.attention import attend
-from serving.engine.torch.openmp import pytorch_openmp
+from serving.engine.torch.compiled import keeping, kernels
+from serving.engine.torch.compiled.kernels import Kernel, kernel
+from serving.engine.torch.compiled.openmp import pytorch_openmp
+from serving.engine.torch.compiled.row_attention import attend_by_row, row_kernel
 from serving.engine.torch.plan import Plan
 from serving.engine.torch.preparation import prepare_model
-from serving.engine.torch.row_attention import RowAttention
 from serving.engine.torch.runner import TorchRunner
 from tests.serving.engine.torch.architectures import tiny_model
 
@@ -48,6 +51,12 @@ def defined(
         shares = torch.softmax(query[row].double() @ keys.transpose(1, 2) * scaling, dim=-1)
         rows.append((shares @ values).transpose(0, 1))
     return torch.stack(rows)
+
+
+def attending(dtype: torch.dtype) -> Callable[..., torch.Tensor]:
+    found = kernel("row", dtype)
+    assert found is not None
+    return partial(attend_by_row, found)
 
 
 def drawn(
@@ -90,8 +99,7 @@ def drawn(
 def test_each_row_attends_over_its_own_positions(
     dtype: torch.dtype, heads: int, key_heads: int, size: int, value_size: int, team: int
 ) -> None:
-    compute = row_attention._attention_in(dtype)
-    assert compute is not None
+    compute = attending(dtype)
     # Less than a block of the kernel, just one, one more, and many.
     for firsts in ((1,), (63,), (64,), (65,), (128,), (199, 1), (1, 64, 130)):
         rows = len(firsts) if len(firsts) < 3 else SLOTS
@@ -108,8 +116,7 @@ def test_each_row_attends_over_its_own_positions(
 @pytest.mark.parametrize("scale", [0.0, 1e-3, 40.0, 1e4])
 def test_scores_of_any_size_give_finite_shares(scale: float) -> None:
     query, key, value, lengths = drawn(7, 9, 3, 64, 64, torch.float32, scale)
-    compute = row_attention._attention_in(torch.float32)
-    assert compute is not None
+    compute = attending(torch.float32)
     found = compute(query, key, value, torch.tensor(lengths), 0.125)
     expected = defined(query, key, value, lengths, 0.125)
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
@@ -120,8 +127,7 @@ def test_scores_of_any_size_give_finite_shares(scale: float) -> None:
 def test_a_model_that_overflowed_is_seen_to_have(broken: float, dtype: torch.dtype) -> None:
     query, key, value, lengths = drawn(2, 4, 2, 64, 64, dtype)
     query[1, 0, 0], key[1, 0, : lengths[1]] = broken, key[1, 0, : lengths[1]].abs()
-    compute = row_attention._attention_in(dtype)
-    assert compute is not None
+    compute = attending(dtype)
     found = compute(query, key, value, torch.tensor(lengths), 0.25)
     assert defined(query, key, value, lengths, 0.25)[1, 0, 0].isnan().all()
     assert found[1, 0, 0].isnan().all()
@@ -131,8 +137,7 @@ def test_a_model_that_overflowed_is_seen_to_have(broken: float, dtype: torch.dty
 
 def test_one_infinite_score_is_that_of_a_certain_key() -> None:
     """PyTorch's softmax gives NaN for it, too; a score of minus infinity gives no share."""
-    compute = row_attention._attention_in(torch.float32)
-    assert compute is not None
+    compute = attending(torch.float32)
     lengths = torch.tensor([130])
     for position in (3, 100):  # in the kernel's first block and in a later one
         query, key, value = torch.ones(1, 1, 1, 8), torch.randn(1, 1, 130, 8), torch.randn(1, 1, 130, 8)
@@ -149,22 +154,21 @@ def test_bf16_is_rounded_to_nearest_and_ties_to_even() -> None:
     exact = torch.tensor([1.0, 1.0 + 2**-7, 1.0 + 2**-6, -1.0 - 2**-7, 1.5e38], dtype=torch.bfloat16)
     between = torch.stack([exact, torch.tensor([1 + 2**-7, 1.0 + 2**-6, 1.0, -1.0, 1.4e38]).bfloat16()])
     key, query = torch.zeros(1, 1, 2, 5).bfloat16(), torch.zeros(1, 1, 1, 5).bfloat16()
-    compute = row_attention._attention_in(torch.bfloat16)
-    assert compute is not None
+    compute = attending(torch.bfloat16)
     found = compute(query, key, between.view(1, 1, 2, 5), torch.tensor([2]), 1.0).flatten()
     assert torch.equal(found, between.float().mean(0).bfloat16())
 
 
 def test_what_the_kernel_does_not_read_is_left_to_pytorch() -> None:
     query, key, value, _ = drawn(2, 4, 2, 64, 64, torch.float32)
-    assert row_attention.row_attention(query, key, value) is not None
-    assert row_attention.row_attention(query.half(), key.half(), value.half()) is None
-    assert row_attention.row_attention(query, key.double(), value) is None
-    assert row_attention.row_attention(query, key.transpose(1, 2).contiguous().transpose(1, 2), value) is None
-    assert row_attention.row_attention(query, key[..., ::2], value) is None
-    assert row_attention.row_attention(query, key[:1], value) is None
-    assert row_attention.row_attention(query, key, value[:, :, :1]) is None
-    assert row_attention.row_attention(query.expand(-1, -1, 2, -1), key, value) is None
+    assert row_kernel(query, key, value) is not None
+    assert row_kernel(query.half(), key.half(), value.half()) is None
+    assert row_kernel(query, key.double(), value) is None
+    assert row_kernel(query, key.transpose(1, 2).contiguous().transpose(1, 2), value) is None
+    assert row_kernel(query, key[..., ::2], value) is None
+    assert row_kernel(query, key[:1], value) is None
+    assert row_kernel(query, key, value[:, :, :1]) is None
+    assert row_kernel(query.expand(-1, -1, 2, -1), key, value) is None
 
 
 def test_only_the_mask_of_the_pass_may_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,11 +180,11 @@ def test_only_the_mask_of_the_pass_may_be_left_out(monkeypatch: pytest.MonkeyPat
     mask = torch.zeros(hidden.shape).masked_fill_(hidden, torch.finfo(torch.float32).min)
     calls: list[str] = []
 
-    def count(*tensors: torch.Tensor) -> RowAttention | None:
+    def count(*tensors: torch.Tensor) -> Kernel | None:
         calls.append("asked")
-        return row_attention.row_attention(*tensors)
+        return row_kernel(*tensors)
 
-    monkeypatch.setattr(attention, "row_attention", count)
+    monkeypatch.setattr(attention, "row_kernel", count)
     expected = defined(query, key, value, lengths, 0.25).float()
     for sees_all, same, asked in ((True, True, 1), (True, False, 0), (False, True, 0)):
         calls.clear()
@@ -202,13 +206,12 @@ def test_decode_passes_use_it_where_rows_see_all(
     prepare_model(model)
     runner = TorchRunner(model, 4, 128)
     calls: list[int] = []
-    compute = RowAttention.__call__
 
-    def count(self: RowAttention, query: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+    def count(found: Kernel, query: torch.Tensor, *rest: Any) -> torch.Tensor:
         calls.append(len(query))
-        return compute(self, query, *rest)
+        return attend_by_row(found, query, *rest)
 
-    monkeypatch.setattr(RowAttention, "__call__", count)
+    monkeypatch.setattr(attention, "attend_by_row", count)
     for row in range(3):
         runner.prefill(row, [5, 6, 7 + row], 0)
     assert not calls
@@ -222,13 +225,12 @@ def test_a_pass_of_rows_and_prompts_uses_it_for_the_rows(monkeypatch: pytest.Mon
     runner = TorchRunner(model, 4, 128)
     assert runner.mixes
     calls: list[int] = []
-    compute = RowAttention.__call__
 
-    def count(self: RowAttention, query: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def count(found: Kernel, query: torch.Tensor, *rest: Any) -> torch.Tensor:
         calls.append(len(query))
-        return compute(self, query, *rest)
+        return attend_by_row(found, query, *rest)
 
-    monkeypatch.setattr(RowAttention, "__call__", count)
+    monkeypatch.setattr(attention, "attend_by_row", count)
     with torch.inference_mode():
         for row in range(2):
             runner.prefill(row, [5, 6, 7 + row], 0)
@@ -239,16 +241,16 @@ def test_a_pass_of_rows_and_prompts_uses_it_for_the_rows(monkeypatch: pytest.Mon
 @pytest.fixture
 def nothing_compiled() -> Iterator[None]:
     """Compiled functions are forgotten before and after."""
-    row_attention._attention_in.cache_clear()
+    kernel.cache_clear()
     yield
-    row_attention._attention_in.cache_clear()
+    kernel.cache_clear()
 
 
 @pytest.mark.usefixtures("nothing_compiled")
 def test_without_numba_pytorch_attends(monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value, _ = drawn(2, 4, 2, 24, 24, torch.float32)
-    monkeypatch.setitem(sys.modules, "serving.engine.torch.row_kernel", None)
-    assert row_attention.row_attention(query, key, value) is None
+    monkeypatch.setitem(sys.modules, "serving.engine.torch.compiled.keeping", None)
+    assert row_kernel(query, key, value) is None
 
 
 @pytest.mark.usefixtures("nothing_compiled")
@@ -259,20 +261,20 @@ def test_where_it_cannot_be_compiled_pytorch_attends(
         raise TypeError("a later Numba")
 
     query, key, value, _ = drawn(2, 4, 2, 24, 24, torch.float32)
-    monkeypatch.setattr(row_kernel, "cfunc", refuse)
+    monkeypatch.setattr(keeping, "cfunc", refuse)
     with caplog.at_level(logging.WARNING):
-        assert row_attention.row_attention(query, key, value) is None
-    assert "PyTorch's own attention: TypeError: a later Numba" in caplog.text
+        assert row_kernel(query, key, value) is None
+    assert "compiled kernel 'row': TypeError: a later Numba" in caplog.text
 
 
 def test_what_cannot_be_kept_is_compiled_all_the_same(tmp_path: Path) -> None:
     """With a cache whose files were cut, in a process of its own: Numba reads its folder once."""
     program = """
 import torch
-from serving.engine.torch import row_attention
-compute = row_attention._attention_in(torch.float32)
+from serving.engine.torch.compiled.kernels import kernel
+from serving.engine.torch.compiled.row_attention import attend_by_row
 ones = torch.ones(1, 1, 1, 4)
-print(compute(ones, ones, ones, torch.tensor([1]), 1.0).flatten().tolist())
+print(attend_by_row(kernel("row", torch.float32), ones, ones, ones, torch.tensor([1]), 1.0).flatten().tolist())
 """
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     for turn in range(3):
@@ -288,8 +290,7 @@ print(compute(ones, ones, ones, torch.tensor([1]), 1.0).flatten().tolist())
 
 
 def test_threads_of_two_engines_do_not_share_what_they_write() -> None:
-    compute = row_attention._attention_in(torch.float32)
-    assert compute is not None
+    compute = attending(torch.float32)
     cases = [drawn(SLOTS, 9, 3, 64, 64, torch.float32), drawn(5, 4, 4, 20, 12, torch.float32)]
     wrong: list[int] = []
 

@@ -1,0 +1,25 @@
+"""Sizes that a kernel and its caller agree on."""
+
+from __future__ import annotations
+
+__all__ = ["BLOCK_POSITIONS", "BLOCK_ROWS", "PANEL", "TILE_ROWS", "whole_lines"]
+
+BLOCK_POSITIONS = 64
+"""Keys and values that are read together when rows attend."""
+
+PANEL = 48
+"""Output features of a linear layer that are computed together: three vectors of AVX-512, six of AVX2."""
+
+TILE_ROWS = 8
+"""Rows that are multiplied together at most."""
+
+BLOCK_ROWS = 128
+"""Rows that weights are read once for: what is normalized of them stays in a near cache."""
+
+_LINE = 16
+"""Floats of a cache line."""
+
+
+def whole_lines(floats: int) -> int:
+    """Return a thread's floats of scratch, so that no two threads write to one cache line."""
+    return -(-floats // _LINE) * _LINE

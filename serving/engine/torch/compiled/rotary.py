@@ -1,0 +1,53 @@
+"""Rotary embedding (arXiv 2104.09864) of a layer's queries and keys, and its keys and values into the cache.
+
+As operations of PyTorch these are eight, on numbers that a near cache would hold.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from serving.engine.torch.compiled.kernels import Kernel
+
+__all__ = ["rotate_and_store"]
+
+
+def rotate_and_store(
+    kernel: Kernel,
+    projected: torch.Tensor,
+    rotation: tuple[torch.Tensor, torch.Tensor],
+    places: tuple[torch.Tensor, torch.Tensor],
+    keys: torch.Tensor,
+    values: torch.Tensor,
+) -> None:
+    """Rotate the queries of ``projected`` in place, and write its keys, rotated, and values into the cache.
+
+    Args:
+        kernel: ``rotary`` for the precision of all numbers.
+        projected: contiguous ``[tokens, heads + 2 * key_heads, size]``: queries, keys, values.
+        rotation: what a vector and its halves swapped are multiplied by: cosines and sines, contiguous
+            ``[tokens, size]`` each, the first half of the sines with their signs changed.
+        places: slots and positions, int64 ``[tokens]`` each.
+        keys: of all slots, contiguous ``[slots, key_heads, positions, size]``.
+        values: likewise.
+    """
+    tokens, of_token, size = projected.shape
+    key_heads = keys.shape[1]
+    cosines, sines = rotation
+    slots, positions = places
+    kernel.run(
+        torch.get_num_threads(),
+        tokens=tokens,
+        heads=of_token - 2 * key_heads,
+        key_heads=key_heads,
+        size=size,
+        projected=projected.data_ptr(),
+        cosines=cosines.data_ptr(),
+        sines=sines.data_ptr(),
+        slots=slots.data_ptr(),
+        positions=positions.data_ptr(),
+        keys=keys.data_ptr(),
+        values=values.data_ptr(),
+        slot_stride=keys.stride(0),
+        head_stride=keys.stride(1),
+    )

@@ -1,0 +1,85 @@
+"""Decode attention on a CPU: one token in each of many rows, over each row's own positions.
+
+PyTorch's attention looks as far in every row as in the longest, behind a mask, and computes a product of a
+few numbers for each head. Here a kernel of our own (``row_kernel.py``) reads just what is there. It needs
+Numba, and an OpenMP runtime that PyTorch's threads can be had from; without them PyTorch's attention stays.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from serving.engine.torch.compiled.kernels import Kernel, float_bits, kernel
+from serving.engine.torch.compiled.layout import BLOCK_POSITIONS, whole_lines
+
+__all__ = ["attend_by_row", "row_kernel"]
+
+_LOG2_E = math.log2(math.e)
+
+
+def attend_by_row(
+    found: Kernel,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: torch.Tensor,
+    scaling: float,
+) -> torch.Tensor:
+    """Return ``[rows, 1, heads, value_size]``.
+
+    Args:
+        found: what ``row_kernel`` returned for these tensors.
+        query: ``[rows, heads, 1, size]``.
+        key: ``[rows, kv_heads, length, size]``, a view of the slot cache.
+        value: ``[rows, kv_heads, length, value_size]``, another.
+        lengths: int64 ``[rows]``, the positions each row has.
+        scaling: of the scores.
+    """
+    rows, heads, _, size = query.shape
+    key_heads, value_size = key.shape[1], value.shape[-1]
+    threads = torch.get_num_threads()
+    output = query.new_empty((rows, 1, heads, value_size))
+    group = heads // key_heads
+    floats = whole_lines(group * (size + value_size + BLOCK_POSITIONS + 2))
+    scratch = torch.empty(threads * floats)
+    found.run(
+        threads,
+        rows=rows,
+        key_heads=key_heads,
+        group=group,
+        size=size,
+        value_size=value_size,
+        lengths=lengths.data_ptr(),
+        scale_bits=float_bits(scaling * _LOG2_E),
+        query=query.data_ptr(),
+        query_row=query.stride(0),
+        query_head=query.stride(1),
+        key=key.data_ptr(),
+        key_row=key.stride(0),
+        key_head=key.stride(1),
+        value=value.data_ptr(),
+        value_row=value.stride(0),
+        value_head=value.stride(1),
+        output=output.data_ptr(),
+        scratch=scratch.data_ptr(),
+        scratch_floats=floats,
+    )
+    return output
+
+
+def row_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Kernel | None:
+    """Return the kernel for tensors like these, or None where PyTorch has to; shapes as above."""
+    same = query.dtype == key.dtype == value.dtype
+    if not same or query.dtype not in (torch.bfloat16, torch.float32) or query.device.type != "cpu":
+        return None
+    # The kernel checks nothing: what it reads must be there.
+    rows, heads, tokens, size = query.shape
+    whole = key.shape == (rows, key.shape[1], key.shape[2], size) and value.shape[:3] == key.shape[:3]
+    if not whole or tokens != 1 or heads % key.shape[1]:
+        return None
+    # Heads must lie as it walks them: one vector after the other.
+    if query.stride(3) != 1 or key.stride()[2:] != (size, 1) or value.stride()[2:] != (value.shape[3], 1):
+        return None
+    return kernel("row", query.dtype)
