@@ -32,8 +32,8 @@ from checkpoints.manifest import read_manifest
 from serving.engine.config import EngineConfig
 from serving.engine.contract import Engine
 from serving.engine.request import GenerationRequest, SamplingParameters
+from serving.engine.torch.compiled.kernels import Kernel
 from serving.engine.torch.loading import load_engine
-from serving.engine.torch.row_attention import RowAttention
 
 __all__ = ["main", "measure", "render"]
 
@@ -44,12 +44,10 @@ _SKIPPED = 3
 
 _PROFILED = 5
 
-_ROW_ATTENTION = "row_attention"
-
 _PARTS = {
     "linear": ("linear", "matmul", "mm", "addmm", "_linear_pointwise", "mkldnn_linear", "gemv_4bit"),
     "attention": (
-        _ROW_ATTENTION,
+        "row",
         "scaled_dot_product_attention",
         "_scaled_dot_product_flash_attention_for_cpu",
         "_scaled_dot_product_attention_math",
@@ -58,8 +56,9 @@ _PARTS = {
         "_softmax",
     ),
 }
-"""Part of a step -> torch's operators in it, without their library's name. Keys that are repeated before the
-attention are copied by operators that other things use too: these count as everything else."""
+"""Part of a step -> torch's operators, without their library's name, and our kernels in it. Keys that are
+repeated before the attention are copied by operators that other things use too: these count as everything
+else."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,7 +151,7 @@ def _run_batch(engine: Engine, rows: int, steps: int) -> tuple[list[float], dict
         engine.step()
         seconds.append(time.perf_counter() - start)
     with (
-        patch.object(RowAttention, "__call__", _named(RowAttention.__call__)),
+        patch.object(Kernel, "run", _named(Kernel.run)),
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile,
     ):
         for _ in range(_PROFILED):
@@ -163,14 +162,14 @@ def _run_batch(engine: Engine, rows: int, steps: int) -> tuple[list[float], dict
     return seconds, {name: value / _PROFILED for name, value in parts_of(times).items()}
 
 
-def _named(compute: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+def _named(compute: Callable[..., None]) -> Callable[..., None]:
     """Return what does the same and is seen by the profiler, which knows only torch's operators."""
 
-    def attend(*arguments: Any) -> torch.Tensor:
-        with torch.profiler.record_function(_ROW_ATTENTION):
-            return compute(*arguments)
+    def run(kernel: Kernel, *arguments: Any, **others: Any) -> None:
+        with torch.profiler.record_function(kernel.name):
+            compute(kernel, *arguments, **others)
 
-    return attend
+    return run
 
 
 def parts_of(times: Iterable[tuple[str, float]]) -> dict[str, float]:

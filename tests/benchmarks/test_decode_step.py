@@ -15,7 +15,7 @@ from benchmarks.fast_paths import VARIATIONS
 from serving.engine.config import EngineConfig
 from serving.engine.contract import Engine
 from serving.engine.torch import loading
-from serving.engine.torch.row_attention import RowAttention
+from serving.engine.torch.compiled.kernels import Kernel
 from tests.serving.endpoint import sealed_llama
 
 
@@ -41,36 +41,41 @@ def test_every_variation_runs_and_leaves_out_what_it_says(
         kinds[-1].add(model.config._attn_implementation)
         return engine
 
-    attended = dict.fromkeys(VARIATIONS, 0)
+    ran: dict[str, set[str]] = {name: set() for name in VARIATIONS}
     running = [""]
-    leave_out, compute = decode_step._left_out, RowAttention.__call__
+    leave_out, compute = decode_step._left_out, Kernel.run
 
     def note(name: str) -> ExitStack:
         running[0] = name
         return leave_out(name)
 
-    def count(self: RowAttention, *arguments: Any) -> Any:
-        attended[running[0]] += 1
-        return compute(self, *arguments)
+    def count(self: Kernel, *arguments: Any, **others: Any) -> Any:
+        ran[running[0]].add(self.name)
+        return compute(self, *arguments, **others)
 
     monkeypatch.setattr(decode_step, "_left_out", note)
-    monkeypatch.setattr(RowAttention, "__call__", count)
+    monkeypatch.setattr(Kernel, "run", count)
     monkeypatch.setattr(decode_step, "load_engine", load)
     checkpoint = sealed_llama(tmp_path / "checkpoint", tiny_tokenizer)
     config = EngineConfig(
         weights="fp32", kv_dtype="fp32", slots=2, max_context=256, threads=1, device="cpu"
     )  # fmt: skip
     cells = measure(checkpoint, config, [1, 2], steps=3, rounds=1)
-    served, by_pytorch, repeated, unfused, unpacked, plain = kinds
+    served, uncompiled, by_pytorch, by_onednn, repeated, unfused, unpacked, plain = kinds
     assert by_pytorch == served
-    # As served, a decode step of each layer is the kernel's; PyTorch's own is when it was left out.
-    assert attended["as served"] > 0
-    assert attended["rows attend by PyTorch's own attention"] == 0
-    assert {"FusedDecoderLayer", "PackedLinear", "RMSNorm"} <= served
+    # As served, all three kernels run; what is left out does not.
+    assert ran["as served"] == {"linear", "row", "rotary"}
+    assert ran["nothing compiled: oneDNN and PyTorch's operators"] == set()
+    assert ran["rows attend by PyTorch's own attention"] == {"linear", "rotary"}
+    assert ran["linear layers by oneDNN"] == {"row", "rotary"}
+    assert {"FusedDecoderLayer", "CompiledLinear", "RMSNorm"} <= served
+    assert uncompiled == by_onednn
+    assert "PackedLinear" in by_onednn
+    assert "CompiledLinear" not in by_onednn
     assert served - repeated == {"trimaran_slots"}
     assert "JoinedLinear" in unfused
     assert "FusedDecoderLayer" not in unfused
-    assert not {"PackedLinear", "JoinedLinear"} & unpacked
+    assert not {"PackedLinear", "CompiledLinear", "JoinedLinear"} & unpacked
     assert "RMSNorm" in unpacked
     assert {"LlamaRMSNorm", "sdpa"} <= plain
     assert list(cells) == list(VARIATIONS)

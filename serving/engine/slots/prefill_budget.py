@@ -1,18 +1,22 @@
 """How much of a prompt may be computed in one step, so that running streams do not stall.
 
 What a running stream waits for its next token is a decode pass and what is computed of prompts
-before it. The budget is relative: prompts may take ``STALL`` times as long as a decode pass,
-whatever the machine, the model and the number of streams. Both costs are measured while serving.
+before it. Prompts may take ``STALL`` times as long as a decode pass, whatever the machine, the model
+and the number of streams; and where decode passes are so quick that nobody would notice more, until
+the stream has waited ``UNNOTICED`` seconds. Both costs are measured while serving.
 """
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["SMALLEST", "STALL", "PrefillBudget"]
+__all__ = ["SMALLEST", "STALL", "UNNOTICED", "PrefillBudget"]
 
 STALL = 1.2
 """Time for prompts in decode passes; between tokens a stream then waits 2.2 times as long as without."""
+
+UNNOTICED = 0.06
+"""Seconds a stream waits for a token in any case: 16 tokens per second, faster than people read."""
 
 SMALLEST = 16
 """Tokens that are computed in any case: a pass reads all weights, so fewer would cost almost as much."""
@@ -50,8 +54,8 @@ class PrefillBudget:
         """Return the budget of the next step; ``streams`` says whether requests are decoding."""
         if not streams or self._decode_seconds is None or self._token_seconds is None:
             return self._largest
-        affordable = int(STALL * self._decode_seconds / self._token_seconds)
-        return min(self._largest, max(SMALLEST, affordable))
+        seconds = max(STALL * self._decode_seconds, UNNOTICED - self._decode_seconds)
+        return min(self._largest, max(SMALLEST, int(seconds / self._token_seconds)))
 
     def chunk(self, left: int, budget: int) -> int:
         """Return how many of the ``left`` tokens of one prompt to compute within ``budget``.

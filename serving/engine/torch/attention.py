@@ -1,8 +1,8 @@
 """Attention over rows of different lengths, for models whose own choice is PyTorch's SDPA on CPU.
 
 Keys and values are never repeated for the query heads that share them. In a decode pass rows attend over
-their own length (``compiled/row_attention.py``) or in runs of similar length instead of all over the longest. What
-a model asks for beyond scores, mask and softmax is left to transformers.
+their own length (``compiled/row_attention.py``) or in runs of similar length instead of all over the
+longest. What a model asks for beyond scores, mask and softmax is left to transformers.
 """
 
 from __future__ import annotations

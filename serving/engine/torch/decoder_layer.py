@@ -115,14 +115,13 @@ class FusedDecoderLayer(nn.Module):
         rotated = projected[:, :, :-kv_heads]
         cosines, sines = (numbers.unsqueeze(2) for numbers in rotation)
         rotated = torch.addcmul(rotated * cosines, rotated.roll(self._head_dim // 2, -1), sines)
-        keys = rotated[:, :, self._heads :]
-        values = projected[:, :, -kv_heads:]
-        sizes = [part.positions.numel() for part in plan.parts] or [plan.positions.numel()]
-        pieces = zip(plan.parts or (plan,), keys.flatten(0, 1).split(sizes), values.flatten(0, 1).split(sizes), strict=True)
-        for part, key, value in pieces:
+        queries, keys = rotated.split((self._heads, kv_heads), dim=2)
+        new = torch.stack((keys, projected[:, :, -kv_heads:])).flatten(1, 2)
+        parts = plan.parts or (plan,)
+        for part, one in zip(parts, new.split([part.positions.numel() for part in parts], 1), strict=True):
             shape = (*part.positions.shape, kv_heads, self._head_dim)
-            cache.store(part, key.view(shape).transpose(1, 2), value.reshape(shape).transpose(1, 2))
-        return rotated[:, :, : self._heads]
+            cache.store(part, *(states.reshape(shape).transpose(1, 2) for states in one))
+        return queries
 
     def _attend(
         self, cache: SlotLayer, plan: Plan, queries: torch.Tensor, mask: torch.Tensor
@@ -139,7 +138,9 @@ class FusedDecoderLayer(nn.Module):
         attended = []
         for part, one in zip(parts, queries.split(sizes, 1), strict=True):
             shape = part.positions.shape
-            output = self._attend(cache, part, one.view(*shape, *one.shape[2:]), cast(torch.Tensor, part.mask))
+            output = self._attend(
+                cache, part, one.view(*shape, *one.shape[2:]), cast(torch.Tensor, part.mask)
+            )
             attended.append(output.reshape(1, shape.numel(), -1))
         return torch.cat(attended, dim=1)
 

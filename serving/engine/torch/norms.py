@@ -35,9 +35,7 @@ class RMSNorm(nn.Module):
         """Return ``[..., size]`` normalized over its last dimension."""
         if hidden.numel() <= _FEW_ROWS * self._size:
             both = torch.cat((hidden, -hidden), dim=-1)
-            return torch.layer_norm(both, self._both.shape, self._both, None, self.epsilon)[
-                ..., : self._size
-            ]
+            return torch.layer_norm(both, self._both.shape, self._both, None, self.epsilon)[..., : self._size]
         return torch.rms_norm(hidden, self.weight.shape, self.weight, self.epsilon)
 
     @classmethod

@@ -16,12 +16,12 @@ from typing import Any
 import llvmlite
 import numba
 from llvmlite import binding
-from numba import cfunc, types
+from numba import cfunc, config, types
 from numba.core.caching import FunctionCache
 
 from serving.engine.torch.compiled.openmp import OpenMP
 
-__all__ = ["compile_kernel"]
+__all__ = ["compile_kernel", "cpu_features"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,12 @@ def compile_kernel(function: Callable[[Any], None], openmp: OpenMP) -> int:
     kernel = _kept_kernel(function) or cfunc(_SIGNATURE)(function)
     _kept.append(kernel)
     return int(kernel.address)
+
+
+def cpu_features() -> str:
+    """Return what Numba compiles for, as LLVM writes it: ``+avx2,-avx512f,...``."""
+    said: str | None = config.CPU_FEATURES  # NUMBA_CPU_FEATURES of the environment
+    return binding.get_host_cpu_features().flatten() if said is None else said
 
 
 _kept: list[Callable[..., None]] = []
@@ -66,6 +72,5 @@ def _kept_kernel(function: Any) -> Any:
 def _fingerprint() -> str:
     """Return what changes with the text of this folder's files, the CPU and the compiler."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
-    cpu = (binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
-    facts = (*texts, *cpu, numba.__version__, llvmlite.__version__)
+    facts = (*texts, binding.get_host_cpu_name(), cpu_features(), numba.__version__, llvmlite.__version__)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]

@@ -23,19 +23,24 @@ class Kernel:
     """One kernel in one precision.
 
     Args:
+        name: for profiles.
         function: address of ``void f(void *arguments)``, which computes one thread's part.
         names: of the arguments, each 64 bits, in their order.
         openmp: whose threads run it.
     """
 
-    def __init__(self, function: int, names: tuple[str, ...], openmp: OpenMP) -> None:
+    def __init__(self, name: str, function: int, names: tuple[str, ...], openmp: OpenMP) -> None:
+        self.name = name
         self._function = function
         self._openmp = openmp
         fields = [(name, ctypes.c_int64) for name in names]
         self._arguments: Any = type("Arguments", (ctypes.Structure,), {"_fields_": fields})
 
     def run(self, threads: int, **arguments: int) -> None:
-        """Compute with a team of so many threads. What the addresses point to must be there: nothing is checked."""
+        """Compute with a team of so many threads.
+
+        Nothing is checked: what the addresses point to must be there, in the form the kernel's file says.
+        """
         told = self._arguments(**arguments)
         self._openmp.run(self._function, ctypes.addressof(told), threads)
 
@@ -53,7 +58,7 @@ def kernel(name: str, dtype: torch.dtype) -> Kernel | None:
         function = module.KERNELS.get(_NAMES.get(dtype))
         if function is None:
             raise RuntimeError(f"not for {dtype} on this machine")
-        return Kernel(compile_kernel(function, openmp), module.ARGUMENTS.names, openmp)
+        return Kernel(name, compile_kernel(function, openmp), module.ARGUMENTS.names, openmp)
     except (ModuleNotFoundError, RuntimeError) as error:
         logger.info("PyTorch computes instead of the compiled kernel %r: %s", name, error)
     except Exception as error:  # whatever Numba, LLVM or the linker say: there is another way

@@ -19,6 +19,10 @@ from serving.engine.torch.compiled.layout import BLOCK_ROWS, PANEL, TILE_ROWS, w
 __all__ = ["CompiledLinear", "can_compile"]
 
 
+_PARTS = 4
+"""Parts of a thread's panels, so that others can take what one that was interrupted has not begun."""
+
+
 class CompiledLinear(nn.Module):
     """Several ``nn.Linear`` that read one input, for inference, their outputs side by side.
 
@@ -76,6 +80,7 @@ class CompiledLinear(nn.Module):
             in_features=self.in_features,
             out_features=self.out_features,
             panels=len(self._weights),
+            grain=-(-len(self._weights) // (threads * _PARTS)),
             gated=self._gated,
             inputs=rows.data_ptr(),
             input_row=rows.stride(0),

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["as_float", "exp2", "inlined", "pointer", "put", "team_size", "thread_number", "wide"]
+__all__ = ["as_float", "exp2", "inlined", "pointer", "put", "take", "team_size", "thread_number", "wide"]
 
 inlined = njit(fastmath={"reassoc", "contract", "arcp", "nsz"})
 
@@ -30,6 +30,17 @@ def pointer(context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
 
     return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def take(context: Any, counter: Any) -> Any:
+    """Return the int64 that ``counter`` points to and add one to it, as no other thread does meanwhile."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        place = builder.bitcast(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(types.voidptr), generate
 
 
 @intrinsic

@@ -23,8 +23,9 @@ ARGUMENTS = np.dtype(
 """What a kernel is told: counts, addresses, and strides of the cache in elements.
 
 ``projected`` is contiguous ``[tokens, heads + 2 * key_heads, size]``: queries, keys, values. ``cosines`` and
-``sines`` are ``[tokens, size]``, the first half of the sines with their signs changed, ``slots`` and ``positions`` int64 ``[tokens]``; ``keys`` and ``values`` a
-layer's cache, ``[slots, key_heads, positions, size]``.
+``sines`` are ``[tokens, size]``, the first half of the sines with their signs changed; ``slots`` and
+``positions`` int64 ``[tokens]``; ``keys`` and ``values`` a layer's cache, contiguous
+``[slots, key_heads, positions, size]``.
 """
 
 

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from serving.engine.torch.compiled.keeping import cpu_features
 from serving.engine.torch.compiled.layout import PANEL, TILE_ROWS
 
 __all__ = ["INSTRUCTIONS", "Instructions", "tile"]
@@ -44,15 +45,15 @@ class Instructions:
 
 def _instructions() -> Instructions | None:
     """Return those of this machine; None where they are not among the known ones."""
-    has = {name for name, there in binding.get_host_cpu_features().items() if there}
-    if "avx512f" in has:
-        return Instructions(16, TILE_ROWS, bfloat16="avx512bf16" in has, tiles="amx-bf16" in has)
-    if {"avx2", "fma"} <= has:
+    has = set(cpu_features().split(","))
+    if "+avx512f" in has:
+        return Instructions(16, TILE_ROWS, bfloat16="+avx512bf16" in has, tiles="+amx-bf16" in has)
+    if {"+avx2", "+fma"} <= has:
         return Instructions(8, 2)
     return None
 
 
-class _BFloat16(ir.Type):  # type: ignore[misc]
+class _BFloat16(ir.Type):
     """LLVM's ``bfloat``, which llvmlite does not name."""
 
     null = "0.0"
@@ -75,7 +76,9 @@ INSTRUCTIONS = _instructions()
 
 
 @intrinsic
-def tile(context: Any, stored: Any, rows: Any, inputs: Any, row_bytes: Any, weights: Any, steps: Any, sums: Any) -> Any:
+def tile(
+    context: Any, stored: Any, rows: Any, inputs: Any, row_bytes: Any, weights: Any, steps: Any, sums: Any
+) -> Any:
     """Compute ``sums[row, column]``, float32 ``[rows, PANEL]``, of the products of inputs and weights.
 
     Args:
@@ -108,7 +111,15 @@ def tile(context: Any, stored: Any, rows: Any, inputs: Any, row_bytes: Any, weig
 
 
 def _emit_loop(
-    builder: Any, rows: int, lanes: int, kind: Any, inputs: Any, row_bytes: Any, weights: Any, steps: Any, sums: Any
+    builder: Any,
+    rows: int,
+    lanes: int,
+    kind: Any,
+    inputs: Any,
+    row_bytes: Any,
+    weights: Any,
+    steps: Any,
+    sums: Any,
 ) -> None:
     """Emit the tile of a fixed number of rows; the builder is behind it afterwards."""
     vectors = PANEL // lanes
@@ -131,7 +142,9 @@ def _emit_loop(
         begin = builder.add(inputs, builder.mul(row_bytes, _INT64(row)))
         bits = _load(builder, builder.add(begin, builder.shl(step, _INT64(2))), _INT32)
         number = _repeated(builder, bits, lanes, factors_type)
-        grown.append([multiply_add(builder, *both, number) for both in zip(totals[row], factors, strict=True)])
+        grown.append(
+            [multiply_add(builder, *both, number) for both in zip(totals[row], factors, strict=True)]
+        )
     following = builder.add(step, _INT64(1))
     zero = ir.Constant(sums_type, [_FLOAT(0.0)] * lanes)
     for phis, values in zip(totals, grown, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.engine.slots.prefill_budget import SMALLEST, STALL, PrefillBudget
+from serving.engine.slots.prefill_budget import SMALLEST, STALL, UNNOTICED, PrefillBudget
 
 
 def make_budget(decode: float, prefill: float, tokens: int = 100) -> PrefillBudget:
@@ -25,10 +25,17 @@ def test_all_that_is_allowed_until_costs_are_known_or_while_nothing_runs() -> No
     assert budget.tokens(streams=False) == 512
 
 
-@pytest.mark.parametrize(("decode", "expected"), [(0.1, 60), (0.001, SMALLEST), (10.0, 512)])
+@pytest.mark.parametrize(("decode", "expected"), [(0.1, 60), (10.0, 512)])
 def test_prefill_takes_a_set_multiple_of_a_decode_pass(decode: float, expected: int) -> None:
     assert make_budget(decode, 0.2).tokens(streams=True) == pytest.approx(expected, abs=1)
     assert pytest.approx(60) == STALL * 0.1 / 0.002
+
+
+def test_quick_passes_may_take_what_nobody_notices() -> None:
+    assert make_budget(0.001, 0.2).tokens(streams=True) == pytest.approx((UNNOTICED - 0.001) / 0.002, abs=1)
+    assert make_budget(0.02, 0.2).tokens(streams=True) == pytest.approx((UNNOTICED - 0.02) / 0.002, abs=1)
+    # Tokens that cost much are computed a few at a time all the same.
+    assert make_budget(0.001, 2.0).tokens(streams=True) == SMALLEST
 
 
 def test_it_follows_a_machine_that_slows_down() -> None:

@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 
 from serving.engine.request import GenerationRequest, SamplingParameters
 from serving.engine.slots.runner import Chunk, compute_in_turn
-from serving.engine.torch import decoder_layer
+from serving.engine.torch import attention, decoder_layer, products
 from serving.engine.torch.compiled.linear import CompiledLinear
 from serving.engine.torch.decoder_layer import FusedDecoderLayer, fuse_decoder_layers
 from serving.engine.torch.joined_linear import JoinedLinear, join_linear_layers
@@ -151,6 +151,25 @@ def test_decoder_layers_that_may_compute_something_else_stay() -> None:
         assert fuse_decoder_layers(model, rows=8) == 1
 
 
+@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3_text"])
+@torch.inference_mode()
+def test_without_kernels_the_numbers_are_the_same(name: str) -> None:
+    def logits() -> torch.Tensor:
+        runner = TorchRunner(model, 2, 128)
+        first = runner.prefill(0, ids[:-8], 0)
+        rest = [runner.decode([token], [at]) for at, token in enumerate(ids[-8:], len(ids) - 8)]
+        return torch.cat([first, *rest])
+
+    (ids,) = prompts(1, longest=100)
+    ids = ids * (1 + 64 // len(ids))
+    model = tiny_model(name)
+    expected = logits()
+    prepare_model(model)
+    assert {"PackedLinear"} <= {type(module).__name__ for module in model.modules()}
+    torch.testing.assert_close(logits(), expected, atol=1e-4, rtol=1e-4)
+
+
 @torch.inference_mode()
 def test_in_bf16_the_fast_paths_are_as_close_to_fp32_as_the_model_itself() -> None:
     def logits(model: PreTrainedModel) -> torch.Tensor:
@@ -172,9 +191,22 @@ def test_in_bf16_the_fast_paths_are_as_close_to_fp32_as_the_model_itself() -> No
     assert kl[0] < 1e-2
 
 
+@pytest.fixture
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that the kernels are not for."""
+    monkeypatch.setattr(products, "can_compile", lambda layer: False)
+    monkeypatch.setattr(decoder_layer, "kernel", lambda *_: None)
+    monkeypatch.setattr(attention, "row_kernel", lambda *_: None)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("name", ["llama", "qwen2", "mistral with a window"])
 @torch.inference_mode()
-def test_one_pass_over_rows_and_chunks_gives_what_passes_in_turn_give(name: str) -> None:
+def test_one_pass_over_rows_and_chunks_gives_what_passes_in_turn_give(
+    name: str, compiled: bool, request: pytest.FixtureRequest
+) -> None:
+    if not compiled:
+        request.getfixturevalue("nothing_compiled")
     model = tiny_model(name)
     prepare_model(model)
     mixed, in_turn = (TorchRunner(model, 12, 128) for _ in range(2))

@@ -19,7 +19,7 @@ import torch
 from serving.engine.slots.runner import Chunk
 from serving.engine.torch import attention
 from serving.engine.torch.attention import attend
-from serving.engine.torch.compiled import keeping, kernels
+from serving.engine.torch.compiled import keeping
 from serving.engine.torch.compiled.kernels import Kernel, kernel
 from serving.engine.torch.compiled.openmp import pytorch_openmp
 from serving.engine.torch.compiled.row_attention import attend_by_row, row_kernel
@@ -274,7 +274,8 @@ import torch
 from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.compiled.row_attention import attend_by_row
 ones = torch.ones(1, 1, 1, 4)
-print(attend_by_row(kernel("row", torch.float32), ones, ones, ones, torch.tensor([1]), 1.0).flatten().tolist())
+found = attend_by_row(kernel("row", torch.float32), ones, ones, ones, torch.tensor([1]), 1.0)
+print(found.flatten().tolist())
 """
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     for turn in range(3):
