@@ -104,7 +104,9 @@ from serving.triton_install import find_triton; \
 from serving.triton_runtime import triton_environment; \
 triton_environment(find_triton(), threads=1)" \
     && sh /slim.sh /opt/trimaran trimaran.commands serving.serve serving.health \
-        serving.engine.torch.loading serving.engine.torch.row_kernel serving.engine.openvino.loading serving.engine.onnx.loading \
+        serving.engine.torch.loading serving.engine.torch.compiled.row_kernel \
+        serving.engine.torch.compiled.linear_kernel serving.engine.torch.compiled.rotary_kernel \
+        serving.engine.openvino.loading serving.engine.onnx.loading \
         transformers.models.llama.modeling_llama
 
 FROM base AS serve-cpu

@@ -32,13 +32,15 @@ class Instructions:
 
     Args:
         lanes: float32 numbers of a vector.
-        rows: rows whose sums fit into its registers together with a panel's weights.
+        rows: rows of a tile at most.
+        sums: vectors of sums that fit into its registers beside weights and inputs.
         bfloat16: whether it multiplies bfloat16.
         tiles: whether it has AMX, which is left to oneDNN: with many rows it is far faster.
     """
 
     lanes: int
     rows: int
+    sums: int
     bfloat16: bool = False
     tiles: bool = False
 
@@ -47,9 +49,9 @@ def _instructions() -> Instructions | None:
     """Return those of this machine; None where they are not among the known ones."""
     has = set(cpu_features().split(","))
     if "+avx512f" in has:
-        return Instructions(16, TILE_ROWS, bfloat16="+avx512bf16" in has, tiles="+amx-bf16" in has)
+        return Instructions(16, TILE_ROWS, 24, bfloat16="+avx512bf16" in has, tiles="+amx-bf16" in has)
     if {"+avx2", "+fma"} <= has:
-        return Instructions(8, 2)
+        return Instructions(8, 6, 12)
     return None
 
 
@@ -92,7 +94,7 @@ def tile(
         sums: address of what is computed.
     """
     assert INSTRUCTIONS is not None
-    lanes, most = INSTRUCTIONS.lanes, INSTRUCTIONS.rows
+    lanes, most, registers = INSTRUCTIONS.lanes, INSTRUCTIONS.rows, INSTRUCTIONS.sums
     kind = _BFloat16() if stored.dtype == types.uint16 else _FLOAT
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
@@ -103,7 +105,13 @@ def tile(
         for count, case in enumerate(cases, start=1):
             switch.add_case(_INT64(count), case)
             builder.position_at_end(case)
-            _emit_loop(builder, count, lanes, kind, *places)
+            # The most vectors of a panel whose sums fit; what is left of it is computed by further loops.
+            whole = PANEL // lanes
+            vectors = max(
+                part for part in range(1, whole + 1) if whole % part == 0 and part * count <= registers
+            )
+            for first in range(0, whole, vectors):
+                _emit_loop(builder, count, lanes, range(first, first + vectors), kind, *places)
             builder.branch(done)
         builder.position_at_end(done)
 
@@ -114,6 +122,7 @@ def _emit_loop(
     builder: Any,
     rows: int,
     lanes: int,
+    vectors: range,
     kind: Any,
     inputs: Any,
     row_bytes: Any,
@@ -121,8 +130,7 @@ def _emit_loop(
     steps: Any,
     sums: Any,
 ) -> None:
-    """Emit the tile of a fixed number of rows; the builder is behind it afterwards."""
-    vectors = PANEL // lanes
+    """Emit a fixed number of rows times these vectors of a panel; the builder is behind it afterwards."""
     sums_type = ir.VectorType(_FLOAT, lanes)
     factors_type = sums_type if kind is _FLOAT else ir.VectorType(kind, _PAIRS * lanes)
     multiply_add = _multiply_add(builder.module, sums_type, factors_type)
@@ -131,11 +139,10 @@ def _emit_loop(
     builder.branch(loop)
     builder.position_at_end(loop)
     step = builder.phi(_INT64)
-    totals = [[builder.phi(sums_type) for _ in range(vectors)] for _ in range(rows)]
+    totals = [[builder.phi(sums_type) for _ in vectors] for _ in range(rows)]
     panel = builder.add(weights, builder.mul(step, _INT64(4 * PANEL)))
     factors = [
-        _load(builder, builder.add(panel, _INT64(4 * lanes * vector)), factors_type)
-        for vector in range(vectors)
+        _load(builder, builder.add(panel, _INT64(4 * lanes * vector)), factors_type) for vector in vectors
     ]
     grown = []
     for row in range(rows):
@@ -156,7 +163,7 @@ def _emit_loop(
     builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
     builder.position_at_end(after)
     for row, values in enumerate(grown):
-        for vector, value in enumerate(values):
+        for vector, value in zip(vectors, values, strict=True):
             place = builder.add(sums, _INT64(4 * (row * PANEL + vector * lanes)))
             builder.store(value, builder.inttoptr(place, sums_type.as_pointer()), align=4)
 
