@@ -19,7 +19,7 @@ _FUSE, _JOIN, _PACK, _NORMS = (
 )
 _SLOTS = f"{_FOLDER}.runner.use_slot_attention"
 _ATTEND = f"{_FOLDER}.decoder_layer.attend"
-_ROWS = f"{_FOLDER}.attention.row_kernel"
+_ROWS = f"{_FOLDER}.attention.kernel_for_rows"
 _COMPILED = f"{_FOLDER}.products.can_compile"
 _ROTATED = f"{_FOLDER}.decoder_layer.kernel"
 

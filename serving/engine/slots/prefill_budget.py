@@ -13,10 +13,12 @@ import math
 __all__ = ["SMALLEST", "STALL", "UNNOTICED", "PrefillBudget"]
 
 STALL = 1.2
-"""Time for prompts in decode passes; between tokens a stream then waits 2.2 times as long as without."""
+"""Time for prompts in decode passes; between tokens a stream then waits 2.2 times as long as without, or
+``UNNOTICED``."""
 
 UNNOTICED = 0.06
-"""Seconds a stream waits for a token in any case: 16 tokens per second, faster than people read."""
+"""Seconds a stream may wait for a token in any case: 16 tokens per second, faster than people read. Where
+that is too long, ``prefill_chunk`` bounds it."""
 
 SMALLEST = 16
 """Tokens that are computed in any case: a pass reads all weights, so fewer would cost almost as much."""

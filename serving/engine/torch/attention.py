@@ -14,7 +14,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from serving.engine.torch.compiled.row_attention import attend_by_row, row_kernel
+from serving.engine.torch.compiled.row_attention import attend_by_row, kernel_for_rows
 from serving.engine.torch.plan import Plan
 
 __all__ = ["PLAN", "attend", "use_slot_attention"]
@@ -83,7 +83,7 @@ def attend(
     # With another mask than the pass's own, a model has something to add to the scores.
     lengths = plan.lengths if mask is plan.mask and key.shape[2] == plan.length else None
     if lengths is not None and scaling is not None and len(lengths) == len(query):
-        found = row_kernel(query, key, value)
+        found = kernel_for_rows(query, key, value)
         if found is not None:
             return attend_by_row(found, query, key, value, lengths, scaling)
     compute = _attend_prompt if plan.is_prefill else _attend_rows

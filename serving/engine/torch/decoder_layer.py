@@ -3,7 +3,8 @@
 A decode step of a few rows spends as long on small operations as on reading weights: a layer as
 transformers writes it is some forty. Here the projections that read one input are one product,
 queries and keys are rotated together, and what is added to the residual is added by the product
-itself. Rotary embedding, masks, cache and everything around the layers stay the model's own.
+itself. Where the processor is known, a layer is five compiled calls (``compiled/``). Angles of the
+rotary embedding, masks and everything around the layers stay the model's own.
 """
 
 from __future__ import annotations
@@ -116,11 +117,13 @@ class FusedDecoderLayer(nn.Module):
         cosines, sines = (numbers.unsqueeze(2) for numbers in rotation)
         rotated = torch.addcmul(rotated * cosines, rotated.roll(self._head_dim // 2, -1), sines)
         queries, keys = rotated.split((self._heads, kv_heads), dim=2)
-        new = torch.stack((keys, projected[:, :, -kv_heads:])).flatten(1, 2)
+        values = projected[:, :, -kv_heads:]
         parts = plan.parts or (plan,)
-        for part, one in zip(parts, new.split([part.positions.numel() for part in parts], 1), strict=True):
+        sizes = [part.positions.numel() for part in parts]
+        pieces = (states.flatten(0, 1).split(sizes) for states in (keys, values))
+        for part, *new in zip(parts, *pieces, strict=True):
             shape = (*part.positions.shape, kv_heads, self._head_dim)
-            cache.store(part, *(states.reshape(shape).transpose(1, 2) for states in one))
+            cache.store(part, *(states.view(shape).transpose(1, 2) for states in new))
         return queries
 
     def _attend(
@@ -176,8 +179,11 @@ def _can_fuse(layer: nn.Module) -> bool:
     if {name for name, _ in layer.named_children()} != _PARTS:
         return False
     attention, mlp = cast(nn.Module, layer.self_attn), cast(nn.Module, layer.mlp)
+    norms = (layer.input_layernorm, layer.post_attention_layernorm)
+    precisions = {cast(Any, norm).weight.dtype for norm in norms} | {cast(Any, attention).q_proj.weight.dtype}
     return (
-        _are_packable(attention, _ATTENTION)
+        (len(precisions) == 1 or can_pack_nf4(cast(Any, attention).q_proj))
+        and _are_packable(attention, _ATTENTION)
         and _are_packable(mlp, _MLP)
         and _share_a_product([cast(nn.Module, getattr(attention, name)) for name in _ATTENTION[:3]])
         and _share_a_product([cast(nn.Module, getattr(mlp, name)) for name in _MLP[:2]])

@@ -72,7 +72,7 @@ class _Product:
 
 
 def join_linear_layers(model: nn.Module, *, rows: int) -> int:
-    """Join sibling layers of ``model`` that oneDNN computes; return how many products they became.
+    """Join sibling layers of ``model`` that can be packed; return how many products they became.
 
     Args:
         model: a model in ``.eval()``; it cannot be trained or saved afterwards.
@@ -88,9 +88,9 @@ def join_linear_layers(model: nn.Module, *, rows: int) -> int:
             layers = [children[name] for name in names if name in children]
             if len(layers) < len(names) or not _alike(layers):
                 continue
-            product = _Product(layers, rows)
+            shared = _Product(layers, rows)
             for part, name in enumerate(names):
-                setattr(parent, name, JoinedLinear(product, part))
+                setattr(parent, name, JoinedLinear(shared, part))
             joined += 1
     return joined
 

@@ -13,6 +13,8 @@ from typing import TypeGuard
 import torch
 from torch import nn
 
+from serving.engine.torch.side_by_side import side_by_side
+
 __all__ = ["PackedLinear", "can_pack"]
 
 
@@ -28,11 +30,11 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features = layers[0].in_features
         self.out_features = sum(layer.out_features for layer in layers)
-        weight = _joined([layer.weight.detach() for layer in layers])
+        weight = side_by_side([layer.weight for layer in layers])
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
         self._bias = None
         if layers[0].bias is not None:
-            self._bias = _joined([layer.bias.detach() for layer in layers])
+            self._bias = side_by_side([layer.bias for layer in layers])
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return ``[..., out_features]`` for ``[..., in_features]``."""
@@ -47,10 +49,6 @@ class PackedLinear(nn.Module):
             inputs, other, self._packed, self._bias, "add"
         )
         return output
-
-
-def _joined(values: Sequence[torch.Tensor]) -> torch.Tensor:
-    return values[0] if len(values) == 1 else torch.cat(list(values))
 
 
 def can_pack(layer: nn.Module) -> TypeGuard[nn.Linear]:

@@ -18,6 +18,7 @@ import numba
 from llvmlite import binding
 from numba import cfunc, config, types
 from numba.core.caching import FunctionCache
+from numba.core.codegen import get_host_cpu_features
 
 from serving.engine.torch.compiled.openmp import OpenMP
 
@@ -45,7 +46,7 @@ def compile_kernel(function: Callable[[Any], None], openmp: OpenMP) -> int:
 def cpu_features() -> str:
     """Return what Numba compiles for, as LLVM writes it: ``+avx2,-avx512f,...``."""
     said: str | None = config.CPU_FEATURES  # NUMBA_CPU_FEATURES of the environment
-    return binding.get_host_cpu_features().flatten() if said is None else said
+    return str(get_host_cpu_features()) if said is None else said
 
 
 _kept: list[Callable[..., None]] = []
@@ -72,5 +73,11 @@ def _kept_kernel(function: Any) -> Any:
 def _fingerprint() -> str:
     """Return what changes with the text of this folder's files, the CPU and the compiler."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
-    facts = (*texts, binding.get_host_cpu_name(), cpu_features(), numba.__version__, llvmlite.__version__)
+    facts = (
+        *texts,
+        config.CPU_NAME or binding.get_host_cpu_name(),
+        cpu_features(),
+        numba.__version__,
+        llvmlite.__version__,
+    )
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import logging
+import threading
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from serving.engine.torch.compiled.openmp import OpenMP, pytorch_openmp
 
-__all__ = ["Kernel", "address", "float_bits", "kernel"]
+__all__ = ["Kernel", "address", "float_bits", "kernel", "scratch"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +37,41 @@ class Kernel:
         fields = [(name, ctypes.c_int64) for name in names]
         self._arguments: Any = type("Arguments", (ctypes.Structure,), {"_fields_": fields})
 
-    def run(self, threads: int, **arguments: int) -> None:
+    def fixed(self, **arguments: int) -> bytes:
+        """Return what ``run`` takes again and again: these arguments, and 0 for all others."""
+        return bytes(self._arguments(**arguments))
+
+    def run(self, threads: int, fixed: bytes | None = None, **arguments: int) -> None:
         """Compute with a team of so many threads.
 
         Nothing is checked: what the addresses point to must be there, in the form the kernel's file says.
+
+        Args:
+            threads: of the team.
+            fixed: from ``fixed``.
+            arguments: those that are not fixed.
         """
-        told = self._arguments(**arguments)
+        told = self._arguments() if fixed is None else self._arguments.from_buffer_copy(fixed)
+        for name, value in arguments.items():
+            setattr(told, name, value)
         self._openmp.run(self._function, ctypes.addressof(told), threads)
+
+
+class _Scratch(threading.local):
+    """What kernels write into while they compute: each thread that calls them has its own."""
+
+    def __init__(self) -> None:
+        self.room = torch.empty(0, dtype=torch.float32, device="cpu")
+
+
+_scratch = _Scratch()
+
+
+def scratch(floats: int) -> int:
+    """Return the address of so many floats, good until the next call from this thread."""
+    if _scratch.room.numel() < floats:
+        _scratch.room = torch.empty(floats, dtype=torch.float32, device="cpu")
+    return _scratch.room.data_ptr()
 
 
 @cache

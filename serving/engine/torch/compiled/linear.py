@@ -9,12 +9,14 @@ to the machine, so it is made when the model is loaded and never saved.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 from torch import nn
 
-from serving.engine.torch.compiled.kernels import address, float_bits, kernel
+from serving.engine.torch.compiled.kernels import address, float_bits, kernel, scratch
 from serving.engine.torch.compiled.layout import BLOCK_ROWS, PANEL, TILE_ROWS, whole_lines
+from serving.engine.torch.side_by_side import side_by_side
 
 __all__ = ["CompiledLinear", "can_compile"]
 
@@ -28,7 +30,8 @@ class CompiledLinear(nn.Module):
 
     Args:
         layers: layers for which ``can_compile``, with equal ``in_features``; all have a bias or none has.
-        norm: scale ``[in_features]`` and epsilon of an RMS norm that the input goes through first.
+        norm: scale ``[in_features]``, in the layers' precision, and epsilon of an RMS norm that the input
+            goes through first.
         gated: whether they are two, and what comes out is ``silu(first) * second``.
     """
 
@@ -47,13 +50,26 @@ class CompiledLinear(nn.Module):
         assert found is not None
         self._kernel = found
         order = _gates_beside_inputs(self.out_features) if gated else torch.arange(features)
-        self._weights = _laid_out(_joined([layer.weight.detach() for layer in layers]), order)
+        self._weights = _laid_out(side_by_side([layer.weight for layer in layers]), order)
         self._bias = None
         if layers[0].bias is not None:
-            bias = _joined([layer.bias.detach() for layer in layers])
+            bias = side_by_side([layer.bias for layer in layers])
             self._bias = _laid_out(bias.float().unsqueeze(1), order)
-        self._norm = None if norm is None else (norm[0].detach().contiguous(), norm[1])
-        self._gated = gated
+        # A copy: one tensor that is mapped from a file keeps all of the file in memory.
+        self._norm = None if norm is None else norm[0].detach().clone()
+        self._fixed = found.fixed(
+            in_features=self.in_features,
+            out_features=self.out_features,
+            panels=self._weights.shape[0],
+            gated=gated,
+            weights=self._weights.data_ptr(),
+            bias=address(self._bias),
+            norm=address(self._norm),
+            epsilon_bits=float_bits(0.0 if norm is None else norm[1]),
+        )
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a compiled layer holds addresses of this process and cannot be copied or saved")
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return ``[..., out_features]`` for ``[..., in_features]``."""
@@ -64,36 +80,45 @@ class CompiledLinear(nn.Module):
         return self._compute(inputs, other.contiguous())
 
     def _compute(self, inputs: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
+        self._check(inputs, self.in_features)
         rows = inputs.reshape(-1, self.in_features)
         if rows.stride(1) != 1:
             rows = rows.contiguous()
+        count = rows.shape[0]
         output = inputs.new_empty((*inputs.shape[:-1], self.out_features))
-        if not len(rows):
+        if other is not None:
+            self._check(other, self.out_features)
+            if other.shape != output.shape:
+                raise ValueError(f"{list(other.shape)} cannot be added to {list(output.shape)}")
+        if not count:
             return output
-        norm, epsilon = self._norm or (None, 0.0)
         threads = torch.get_num_threads()
-        floats = whole_lines(TILE_ROWS * PANEL + min(len(rows), BLOCK_ROWS) * self.in_features)
-        scratch = torch.empty(threads * floats)
+        normalized = 0
+        if self._norm is not None:
+            normalized = min(count, BLOCK_ROWS) * self.in_features * self._norm.itemsize // 4
+        floats = whole_lines(TILE_ROWS * PANEL + normalized)
         self._kernel.run(
             threads,
-            rows=len(rows),
-            in_features=self.in_features,
-            out_features=self.out_features,
-            panels=len(self._weights),
-            grain=-(-len(self._weights) // (threads * _PARTS)),
-            gated=self._gated,
+            self._fixed,
+            rows=count,
+            grain=-(-self._weights.shape[0] // (threads * _PARTS)),
             inputs=rows.data_ptr(),
             input_row=rows.stride(0),
-            weights=self._weights.data_ptr(),
-            bias=address(self._bias),
-            norm=address(norm),
-            epsilon_bits=float_bits(epsilon),
             other=address(other),
             output=output.data_ptr(),
-            scratch=scratch.data_ptr(),
+            scratch=scratch(threads * floats),
             scratch_floats=floats,
         )
         return output
+
+    def _check(self, tensor: torch.Tensor, features: int) -> None:
+        """Raise ValueError for what the kernel, which checks nothing, would read or write beyond its end."""
+        weights = self._weights
+        if tensor.shape[-1] != features or tensor.dtype != weights.dtype or tensor.device != weights.device:
+            raise ValueError(
+                f"{list(tensor.shape)} in {tensor.dtype} on {tensor.device}; computed here are {features} "
+                f"features in {weights.dtype} on {weights.device}"
+            )
 
 
 def can_compile(layer: nn.Module) -> bool:
@@ -130,10 +155,6 @@ def _laid_out(values: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     laid_out = values.new_zeros((len(panels), values.shape[1] // together, PANEL, together))
     for place, panel in zip(laid_out, panels, strict=True):
         there = panel >= 0
-        rows = values[panel[there]].view(-1, *place.shape[::2])
+        rows = values[panel[there]].reshape(-1, *place.shape[::2])
         place[:, : len(panel)][:, there] = rows.transpose(0, 1)
     return laid_out
-
-
-def _joined(values: list[torch.Tensor]) -> torch.Tensor:
-    return values[0] if len(values) == 1 else torch.cat(values)

@@ -15,7 +15,8 @@ from numba.extending import intrinsic
 
 __all__ = ["as_float", "exp2", "inlined", "pointer", "put", "take", "team_size", "thread_number", "wide"]
 
-inlined = njit(fastmath={"reassoc", "contract", "arcp", "nsz"})
+# As NumPy divides: without a check for zero in every loop, and to NaN or an infinity.
+inlined = njit(error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 # Called by name, so that what is compiled holds no address of this process and can be kept.
 thread_number = types.ExternalFunction("omp_get_thread_num", types.int32())

@@ -35,6 +35,22 @@ def rotate_and_store(
     key_heads = keys.shape[1]
     cosines, sines = rotation
     slots, positions = places
+    # The kernel checks nothing: what it reads and writes must be there.
+    if not (
+        projected.is_contiguous()
+        and keys.is_contiguous()
+        and values.is_contiguous()
+        and keys.shape == values.shape
+        and keys.shape[3] == size
+        and of_token > 2 * key_heads
+        and cosines.numel() == sines.numel() == tokens * size
+        and len(slots) == len(positions) == tokens
+        and {cosines.dtype, sines.dtype, keys.dtype, values.dtype} == {projected.dtype}
+    ):
+        raise ValueError(
+            f"projected {list(projected.shape)}, {tokens} tokens; cosines {list(cosines.shape)}, keys "
+            f"{list(keys.shape)}: these are not of one pass, or not in one precision"
+        )
     kernel.run(
         torch.get_num_threads(),
         tokens=tokens,

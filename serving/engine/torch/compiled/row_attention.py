@@ -11,10 +11,10 @@ import math
 
 import torch
 
-from serving.engine.torch.compiled.kernels import Kernel, float_bits, kernel
+from serving.engine.torch.compiled.kernels import Kernel, float_bits, kernel, scratch
 from serving.engine.torch.compiled.layout import BLOCK_POSITIONS, whole_lines
 
-__all__ = ["attend_by_row", "row_kernel"]
+__all__ = ["attend_by_row", "kernel_for_rows"]
 
 _LOG2_E = math.log2(math.e)
 
@@ -30,7 +30,7 @@ def attend_by_row(
     """Return ``[rows, 1, heads, value_size]``.
 
     Args:
-        found: what ``row_kernel`` returned for these tensors.
+        found: what ``kernel_for_rows`` returned for these tensors.
         query: ``[rows, heads, 1, size]``.
         key: ``[rows, kv_heads, length, size]``, a view of the slot cache.
         value: ``[rows, kv_heads, length, value_size]``, another.
@@ -43,7 +43,6 @@ def attend_by_row(
     output = query.new_empty((rows, 1, heads, value_size))
     group = heads // key_heads
     floats = whole_lines(group * (size + value_size + BLOCK_POSITIONS + 2))
-    scratch = torch.empty(threads * floats)
     found.run(
         threads,
         rows=rows,
@@ -63,13 +62,13 @@ def attend_by_row(
         value_row=value.stride(0),
         value_head=value.stride(1),
         output=output.data_ptr(),
-        scratch=scratch.data_ptr(),
+        scratch=scratch(threads * floats),
         scratch_floats=floats,
     )
     return output
 
 
-def row_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Kernel | None:
+def kernel_for_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Kernel | None:
     """Return the kernel for tensors like these, or None where PyTorch has to; shapes as above."""
     same = query.dtype == key.dtype == value.dtype
     if not same or query.dtype not in (torch.bfloat16, torch.float32) or query.device.type != "cpu":

@@ -147,7 +147,8 @@ def _emit_loop(
     grown = []
     for row in range(rows):
         begin = builder.add(inputs, builder.mul(row_bytes, _INT64(row)))
-        bits = _load(builder, builder.add(begin, builder.shl(step, _INT64(2))), _INT32)
+        # A row of bfloat16 may begin at any of them.
+        bits = _load(builder, builder.add(begin, builder.shl(step, _INT64(2))), _INT32, align=2)
         number = _repeated(builder, bits, lanes, factors_type)
         grown.append(
             [multiply_add(builder, *both, number) for both in zip(totals[row], factors, strict=True)]
@@ -168,8 +169,8 @@ def _emit_loop(
             builder.store(value, builder.inttoptr(place, sums_type.as_pointer()), align=4)
 
 
-def _load(builder: Any, address: Any, kind: Any) -> Any:
-    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=4)
+def _load(builder: Any, address: Any, kind: Any, align: int = 4) -> Any:
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
 
 
 def _repeated(builder: Any, bits: Any, lanes: int, kind: Any) -> Any:

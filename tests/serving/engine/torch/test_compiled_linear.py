@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from serving.engine.torch.compiled import linear_kernel
 from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.compiled.linear import CompiledLinear, can_compile
 from serving.engine.torch.compiled.tile import Instructions
+from serving.engine.torch.preparation import prepare_model
 from serving.engine.torch.products import gated_product, product
+from tests.serving.engine.torch.architectures import tiny_model
 
 SIZES = [(576, 960), (64, 100), (96, 33), (8, 7), (2, 48)]
 """Input and output features: whole panels, a part of one, and less than one."""
@@ -27,9 +30,10 @@ ROWS = [1, 2, 7, 8, 9, 31, 129, 300]
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    if kernel("linear", request.param) is None:
-        pytest.skip("this machine computes them by oneDNN")
     chosen: torch.dtype = request.param
+    if str(chosen).partition(".")[2] not in linear_kernel.KERNELS:
+        pytest.skip("this machine computes them by oneDNN")
+    assert kernel("linear", chosen) is not None
     return chosen
 
 
@@ -143,12 +147,55 @@ def test_inputs_may_lie_apart_or_be_none(dtype: torch.dtype) -> None:
     compiled = CompiledLinear([plain])
     wide = torch.randn(5, 200, dtype=dtype)
     assert_close(compiled(wide[:, 32:96]), defined(plain, wide[:, 32:96]))
+    assert_close(compiled(wide[:, 1:65]), defined(plain, wide[:, 1:65]))
     assert_close(compiled(wide[:, :128:2]), defined(plain, wide[:, :128:2]))
     assert_close(compiled(wide[0, :64].expand(9, 64)), defined(plain, wide[0, :64].expand(9, 64)))
     other = torch.randn(100, 5, dtype=dtype).T
     found = compiled.add(wide[:, :64], other)
     assert_close(found, defined(plain, wide[:, :64]) + other.double())
     assert compiled(torch.empty(0, 3, 64, dtype=dtype)).shape == (0, 3, 100)
+
+
+def test_rows_of_zeros_without_an_epsilon_are_no_numbers(dtype: torch.dtype) -> None:
+    plain = layer((64, 100), dtype)
+    inputs = torch.randn(20, 64, dtype=dtype)
+    inputs[3] = 0
+    found = CompiledLinear([plain], norm=(torch.ones(64, dtype=dtype), 0.0))(inputs)
+    assert found[3].isnan().all()
+    assert found[4:].isfinite().all()
+
+
+def test_what_the_kernel_would_read_beyond_its_end_is_refused(dtype: torch.dtype) -> None:
+    compiled = CompiledLinear([layer((64, 100), dtype)])
+    inputs, other = torch.ones(2, 64, dtype=dtype), torch.ones(2, 100, dtype=dtype)
+    with pytest.raises(ValueError, match=r"\[2, 128\].* 64 features"):
+        compiled(torch.ones(2, 128, dtype=dtype))
+    with pytest.raises(ValueError, match="float64"):
+        compiled(inputs.double())
+    with pytest.raises(ValueError, match="meta"):
+        compiled(inputs.to("meta"))
+    with pytest.raises(ValueError, match="cannot be added"):
+        compiled.add(inputs, other[:1])
+    with pytest.raises(ValueError, match="100 features"):
+        compiled.add(inputs, other[:, :50])
+
+
+def test_no_weight_of_the_checkpoint_is_kept(dtype: torch.dtype) -> None:
+    """One tensor that is mapped from a file keeps all of the file in memory."""
+    model = tiny_model().to(dtype)
+    parameters = list(model.parameters())  # they stay, so that their places are not taken by others
+    loaded = {value.untyped_storage().data_ptr() for value in parameters}
+    prepare_model(model)
+    compiled = [module for module in model.modules() if isinstance(module, CompiledLinear)]
+    assert len(compiled) == 9  # four in each of two layers, and the head
+    for module in compiled:
+        for held in (module._weights, module._norm, module._bias):
+            assert held is None or held.untyped_storage().data_ptr() not in loaded
+
+
+def test_a_compiled_layer_is_not_copied(dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match="cannot be copied"):
+        copy.deepcopy(CompiledLinear([layer((64, 100), dtype)]))
 
 
 def test_what_is_not_compiled() -> None:
@@ -188,14 +235,20 @@ from serving.engine.torch.compiled.linear import CompiledLinear
 from serving.engine.torch.compiled.tile import INSTRUCTIONS
 assert INSTRUCTIONS.lanes == 8, INSTRUCTIONS
 assert kernel("linear", torch.bfloat16) is None
+close = {"atol": 1e-5, "rtol": 1e-5}
 with torch.inference_mode():
     for rows in (1, 2, 3, 5, 6, 7, 130):
-        layer, inputs = torch.nn.Linear(96, 100), torch.randn(rows, 96)
-        expected = layer(inputs)
-        torch.testing.assert_close(CompiledLinear([layer])(inputs), expected, atol=1e-5, rtol=1e-5)
+        gate, up, inputs = torch.nn.Linear(96, 100), torch.nn.Linear(96, 100), torch.randn(rows, 96)
+        scales, other = torch.rand(96), torch.randn(rows, 100)
+        torch.testing.assert_close(CompiledLinear([up]).add(inputs, other), up(inputs) + other, **close)
+        normalized = torch.rms_norm(inputs, (96,), scales, 1e-3)
+        expected = torch.nn.functional.silu(gate(normalized)) * up(normalized)
+        found = CompiledLinear([gate, up], norm=(scales, 1e-3), gated=True)(inputs)
+        torch.testing.assert_close(found, expected, **close)
 print("equal")
 """
-    environment = {**os.environ, "NUMBA_CPU_FEATURES": "+sse4.2,+avx,+avx2,+fma"}
+    features = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+sse4.2,+avx,+avx2,+fma"}
+    environment = {**os.environ, **features}
     run = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
     )

@@ -151,7 +151,7 @@ def test_decoder_layers_that_may_compute_something_else_stay() -> None:
         assert fuse_decoder_layers(model, rows=8) == 1
 
 
-@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.usefixtures("no_kernels")
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3_text"])
 @torch.inference_mode()
 def test_without_kernels_the_numbers_are_the_same(name: str) -> None:
@@ -192,11 +192,11 @@ def test_in_bf16_the_fast_paths_are_as_close_to_fp32_as_the_model_itself() -> No
 
 
 @pytest.fixture
-def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine that the kernels are not for."""
     monkeypatch.setattr(products, "can_compile", lambda layer: False)
     monkeypatch.setattr(decoder_layer, "kernel", lambda *_: None)
-    monkeypatch.setattr(attention, "row_kernel", lambda *_: None)
+    monkeypatch.setattr(attention, "kernel_for_rows", lambda *_: None)
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -206,7 +206,7 @@ def test_one_pass_over_rows_and_chunks_gives_what_passes_in_turn_give(
     name: str, compiled: bool, request: pytest.FixtureRequest
 ) -> None:
     if not compiled:
-        request.getfixturevalue("nothing_compiled")
+        request.getfixturevalue("no_kernels")
     model = tiny_model(name)
     prepare_model(model)
     mixed, in_turn = (TorchRunner(model, 12, 128) for _ in range(2))

@@ -22,7 +22,7 @@ from serving.engine.torch.attention import attend
 from serving.engine.torch.compiled import keeping
 from serving.engine.torch.compiled.kernels import Kernel, kernel
 from serving.engine.torch.compiled.openmp import pytorch_openmp
-from serving.engine.torch.compiled.row_attention import attend_by_row, row_kernel
+from serving.engine.torch.compiled.row_attention import attend_by_row, kernel_for_rows
 from serving.engine.torch.plan import Plan
 from serving.engine.torch.preparation import prepare_model
 from serving.engine.torch.runner import TorchRunner
@@ -161,14 +161,14 @@ def test_bf16_is_rounded_to_nearest_and_ties_to_even() -> None:
 
 def test_what_the_kernel_does_not_read_is_left_to_pytorch() -> None:
     query, key, value, _ = drawn(2, 4, 2, 64, 64, torch.float32)
-    assert row_kernel(query, key, value) is not None
-    assert row_kernel(query.half(), key.half(), value.half()) is None
-    assert row_kernel(query, key.double(), value) is None
-    assert row_kernel(query, key.transpose(1, 2).contiguous().transpose(1, 2), value) is None
-    assert row_kernel(query, key[..., ::2], value) is None
-    assert row_kernel(query, key[:1], value) is None
-    assert row_kernel(query, key, value[:, :, :1]) is None
-    assert row_kernel(query.expand(-1, -1, 2, -1), key, value) is None
+    assert kernel_for_rows(query, key, value) is not None
+    assert kernel_for_rows(query.half(), key.half(), value.half()) is None
+    assert kernel_for_rows(query, key.double(), value) is None
+    assert kernel_for_rows(query, key.transpose(1, 2).contiguous().transpose(1, 2), value) is None
+    assert kernel_for_rows(query, key[..., ::2], value) is None
+    assert kernel_for_rows(query, key[:1], value) is None
+    assert kernel_for_rows(query, key, value[:, :, :1]) is None
+    assert kernel_for_rows(query.expand(-1, -1, 2, -1), key, value) is None
 
 
 def test_only_the_mask_of_the_pass_may_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,9 +182,9 @@ def test_only_the_mask_of_the_pass_may_be_left_out(monkeypatch: pytest.MonkeyPat
 
     def count(*tensors: torch.Tensor) -> Kernel | None:
         calls.append("asked")
-        return row_kernel(*tensors)
+        return kernel_for_rows(*tensors)
 
-    monkeypatch.setattr(attention, "row_kernel", count)
+    monkeypatch.setattr(attention, "kernel_for_rows", count)
     expected = defined(query, key, value, lengths, 0.25).float()
     for sees_all, same, asked in ((True, True, 1), (True, False, 0), (False, True, 0)):
         calls.clear()
@@ -250,7 +250,7 @@ def nothing_compiled() -> Iterator[None]:
 def test_without_numba_pytorch_attends(monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value, _ = drawn(2, 4, 2, 24, 24, torch.float32)
     monkeypatch.setitem(sys.modules, "serving.engine.torch.compiled.keeping", None)
-    assert row_kernel(query, key, value) is None
+    assert kernel_for_rows(query, key, value) is None
 
 
 @pytest.mark.usefixtures("nothing_compiled")
@@ -263,7 +263,7 @@ def test_where_it_cannot_be_compiled_pytorch_attends(
     query, key, value, _ = drawn(2, 4, 2, 24, 24, torch.float32)
     monkeypatch.setattr(keeping, "cfunc", refuse)
     with caplog.at_level(logging.WARNING):
-        assert row_kernel(query, key, value) is None
+        assert kernel_for_rows(query, key, value) is None
     assert "compiled kernel 'row': TypeError: a later Numba" in caplog.text
 
 
