@@ -16,8 +16,8 @@ STALL = 1.2
 """Time for prompts in decode passes; between tokens a stream then waits 2.2 times as long as without, or
 ``UNNOTICED``."""
 
-UNNOTICED = 0.06
-"""Seconds a stream may wait for a token in any case: 16 tokens per second, faster than people read. Where
+UNNOTICED = 0.05
+"""Seconds a stream may wait for a token in any case: 20 tokens per second, faster than people read. Where
 that is too long, ``prefill_chunk`` bounds it."""
 
 SMALLEST = 16

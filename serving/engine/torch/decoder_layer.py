@@ -3,7 +3,7 @@
 A decode step of a few rows spends as long on small operations as on reading weights: a layer as
 transformers writes it is some forty. Here the projections that read one input are one product,
 queries and keys are rotated together, and what is added to the residual is added by the product
-itself. Where the processor is known, a layer is five compiled calls (``compiled/``). Angles of the
+itself. Where the processor is known, all but attention is five compiled calls (``compiled/``). Angles of the
 rotary embedding, masks and everything around the layers stay the model's own.
 """
 

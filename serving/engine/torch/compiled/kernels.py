@@ -34,8 +34,9 @@ class Kernel:
         self.name = name
         self._function = function
         self._openmp = openmp
+        # Without slots a misspelled argument would be kept, and the kernel would see 0.
         fields = [(name, ctypes.c_int64) for name in names]
-        self._arguments: Any = type("Arguments", (ctypes.Structure,), {"_fields_": fields})
+        self._arguments: Any = type("Arguments", (ctypes.Structure,), {"_fields_": fields, "__slots__": ()})
 
     def fixed(self, **arguments: int) -> bytes:
         """Return what ``run`` takes again and again: these arguments, and 0 for all others."""
