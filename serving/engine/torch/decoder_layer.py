@@ -26,6 +26,7 @@ from serving.engine.torch.packed_linear import can_pack
 from serving.engine.torch.packed_nf4 import can_pack_nf4
 from serving.engine.torch.plan import Plan
 from serving.engine.torch.products import gated_product, product
+from serving.engine.torch.replacing import replace_layers
 
 __all__ = ["FusedDecoderLayer", "fuse_decoder_layers", "has_only_fused_layers"]
 
@@ -155,16 +156,7 @@ def fuse_decoder_layers(model: nn.Module, *, rows: int) -> int:
         model: a model in ``.eval()``; it cannot be trained or saved afterwards.
         rows: rows of the usual forward pass.
     """
-    # Where they are, not what they are: a layer's weights go before the next one's are copied.
-    places = [
-        (parent, name)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if _can_fuse(child)
-    ]
-    for parent, name in places:
-        setattr(parent, name, FusedDecoderLayer(getattr(parent, name), rows))
-    return len(places)
+    return replace_layers(model, _can_fuse, lambda layer: FusedDecoderLayer(layer, rows))
 
 
 def has_only_fused_layers(model: PreTrainedModel) -> bool:
@@ -179,17 +171,22 @@ def _can_fuse(layer: nn.Module) -> bool:
     if {name for name, _ in layer.named_children()} != _PARTS:
         return False
     attention, mlp = cast(nn.Module, layer.self_attn), cast(nn.Module, layer.mlp)
-    norms = (layer.input_layernorm, layer.post_attention_layernorm)
-    precisions = {cast(Any, norm).weight.dtype for norm in norms} | {cast(Any, attention).q_proj.weight.dtype}
     return (
-        (len(precisions) == 1 or can_pack_nf4(cast(Any, attention).q_proj))
-        and _are_packable(attention, _ATTENTION)
+        _are_packable(attention, _ATTENTION)
         and _are_packable(mlp, _MLP)
         and _share_a_product([cast(nn.Module, getattr(attention, name)) for name in _ATTENTION[:3]])
         and _share_a_product([cast(nn.Module, getattr(mlp, name)) for name in _MLP[:2]])
+        and _norms_match(layer, cast(nn.Module, attention.q_proj))
         and isinstance(mlp.act_fn, SiLUActivation | nn.SiLU)
         and not any(hasattr(module, "_hf_hook") for module in layer.modules())
     )
+
+
+def _norms_match(layer: nn.Module, linear: nn.Module) -> bool:
+    """Whether the norms are in the precision that ``linear`` computes in."""
+    norms = (cast(nn.Module, layer.input_layernorm), cast(nn.Module, layer.post_attention_layernorm))
+    computed = torch.bfloat16 if can_pack_nf4(linear) else cast(torch.Tensor, linear.weight).dtype
+    return {cast(torch.Tensor, norm.weight).dtype for norm in norms} == {computed}
 
 
 def _are_packable(module: nn.Module, names: Sequence[str]) -> bool:

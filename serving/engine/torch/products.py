@@ -7,7 +7,7 @@ Compiled (``compiled/linear.py``) where its processor is known; otherwise in one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -16,18 +16,14 @@ from serving.engine.torch.compiled.linear import CompiledLinear, can_compile
 from serving.engine.torch.norms import RMSNorm
 from serving.engine.torch.packed_linear import PackedLinear, can_pack
 from serving.engine.torch.packed_nf4 import PackedNF4Linear, can_pack_nf4
+from serving.engine.torch.replacing import replace_layers
 
 __all__ = ["Product", "gated_product", "pack_linear_layers", "product"]
 
 
-class Product(Protocol):
-    """One or several layers that read the same input, their outputs side by side."""
-
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return ``[..., out_features]`` for ``[..., in_features]``."""
-
-    def add(self, inputs: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """Return that plus ``other``, which has its shape."""
+Product: TypeAlias = "CompiledLinear | PackedLinear | PackedNF4Linear | _Normed | _Gated"
+"""One or several layers that read the same input, their outputs side by side: ``[..., in_features]`` gives
+``[..., out_features]``, and ``add(inputs, other)`` that plus ``other``, which has its shape."""
 
 
 def product(layers: Sequence[nn.Linear], rows: int, *, norm: RMSNorm | None = None) -> Product:
@@ -40,7 +36,7 @@ def product(layers: Sequence[nn.Linear], rows: int, *, norm: RMSNorm | None = No
     """
     if all(can_compile(layer) for layer in layers):
         return CompiledLinear(layers, norm=None if norm is None else (norm.weight, norm.epsilon))
-    plain: Product = PackedNF4Linear(layers) if can_pack_nf4(layers[0]) else PackedLinear(layers, rows)
+    plain = PackedNF4Linear(layers) if can_pack_nf4(layers[0]) else PackedLinear(layers, rows)
     return plain if norm is None else _Normed(norm, plain)
 
 
@@ -85,19 +81,10 @@ class _Gated(nn.Module):
 def pack_linear_layers(model: nn.Module, *, rows: int) -> int:
     """Replace the plain Linear layers of ``model`` by products; return how many.
 
-    Layers are replaced one by one, so that no more than one weight exists twice. Layers on another
-    device, quantized ones and subclasses stay as they are.
+    Layers on another device, quantized ones and subclasses stay as they are.
 
     Args:
         model: a model in ``.eval()``; it cannot be trained or saved afterwards.
         rows: rows of the usual forward pass.
     """
-    places = [
-        (parent, name)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if can_pack(child)
-    ]
-    for parent, name in places:
-        setattr(parent, name, product([getattr(parent, name)], rows))
-    return len(places)
+    return replace_layers(model, can_pack, lambda layer: product([layer], rows))

@@ -141,12 +141,15 @@ def test_decoder_layers_that_may_compute_something_else_stay() -> None:
         def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             return 2 * super().forward(*args, **kwargs)
 
-    plain, other, gelu, quantized, biased = (tiny_model() for _ in range(5))
+    plain, other, gelu, quantized, biased, precise = (tiny_model() for _ in range(6))
     assert fuse_decoder_layers(plain, rows=8) == 2
     other.model.layers[0] = Doubled(other.config, 0)
     gelu.model.layers[1].mlp.act_fn = nn.GELU()
     quantized.model.layers[0].self_attn.q_proj = type("Linear4bit", (nn.Linear,), {})(64, 64, bias=False)
     biased.model.layers[0].self_attn.v_proj = nn.Linear(64, 32)
+    precise.bfloat16().model.layers[0].mlp.up_proj.float()
+    precise.model.layers[1].input_layernorm.float()
+    assert fuse_decoder_layers(precise, rows=8) == 0
     for model in (other, gelu, quantized, biased):
         assert fuse_decoder_layers(model, rows=8) == 1
 
