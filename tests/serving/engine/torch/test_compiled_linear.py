@@ -138,7 +138,7 @@ def test_a_model_that_overflowed_is_seen_to_have(broken: float, dtype: torch.dty
         CompiledLinear([plain, layer((64, 100), dtype)], gated=True),
     ):
         found = compiled(inputs)
-        assert not found[5].isfinite().any() or found[5].isnan().any()
+        assert not found[5].isfinite().all()
         assert found[whole].isfinite().all()
 
 

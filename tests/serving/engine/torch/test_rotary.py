@@ -56,3 +56,25 @@ def test_queries_and_keys_are_rotated_and_keys_and_values_stored(dtype: torch.dt
 def expected_places(plan: Plan, rows: Plan, chunk: Plan) -> list[tuple[int, int]]:
     of_rows, of_chunk = [(0, 7), (1, 0), (2, 39)], [(4, position) for position in range(3, 14)]
     return {id(rows): of_rows, id(chunk): of_chunk}.get(id(plan), of_rows + of_chunk)
+
+
+@torch.inference_mode()
+def test_what_the_kernel_would_read_or_write_beyond_its_end_is_refused() -> None:
+    found = kernel("rotary", torch.float32)
+    assert found is not None
+    projected = torch.randn(2, HEADS + 2 * KEY_HEADS, SIZE)
+    angles, places = torch.ones(2, SIZE), torch.zeros(2, dtype=torch.int64)
+    keys = torch.zeros(SLOTS, KEY_HEADS, POSITIONS, SIZE)
+
+    def refused(
+        projected: torch.Tensor, angles: torch.Tensor, places: torch.Tensor, keys: torch.Tensor
+    ) -> None:
+        with pytest.raises(ValueError, match="not of one pass, or not in one precision"):
+            rotate_and_store(found, projected, (angles, angles), (places, places), keys, keys)
+
+    rotate_and_store(found, projected, (angles, angles), (places, places), keys, keys.clone())
+    refused(projected, angles[:, : SIZE // 2], places, keys)  # a model that rotates a part of each head
+    refused(projected, angles, places[:1], keys)
+    refused(projected, angles, places, keys.bfloat16())
+    refused(projected, angles, places, keys[:, :, :, : SIZE // 2].contiguous())
+    refused(projected[:, ::2], angles, places, keys)
