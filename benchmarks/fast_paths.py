@@ -20,7 +20,7 @@ _FUSE, _JOIN, _PACK, _NORMS = (
 _SLOTS = f"{_FOLDER}.runner.use_slot_attention"
 _ATTEND = f"{_FOLDER}.decoder_layer.attend"
 _ROWS = f"{_FOLDER}.attention.kernel_for_rows"
-_COMPILED = f"{_FOLDER}.products.can_compile"
+_COMPILED = f"{_FOLDER}.products.compiled_in"
 _ROTATED = f"{_FOLDER}.decoder_layer.kernel"
 
 
@@ -51,10 +51,10 @@ def _attend(
 VARIATIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "as served": {},
     "nothing compiled: oneDNN and PyTorch's operators": {
-        _COMPILED: _none, _ROTATED: _nothing, _ROWS: _nothing,
+        _COMPILED: _nothing, _ROTATED: _nothing, _ROWS: _nothing,
     },
     "rows attend by PyTorch's own attention": {_ROWS: _nothing},
-    "linear layers by oneDNN": {_COMPILED: _none},
+    "linear layers by oneDNN": {_COMPILED: _nothing},
     "keys repeated for each query head": {_SLOTS: _none, _ATTEND: _attend},
     "decoder layers not fused": {_FUSE: _none},
     "linear layers not packed, so nothing fused or joined": {_FUSE: _none, _JOIN: _none, _PACK: _none},

@@ -64,7 +64,7 @@ def write_checkpoint(
         target,
         replace(
             manifest,
-            quantization=_quantization(engine, manifest),
+            quantization=_quantization(engine, manifest) if exporter.converts else manifest.quantization,
             settings={**manifest.settings, "export": {"engine": engine.engine, "weights": engine.weights}},
             metrics=metrics,
             parent=Parent(checkpoint.name, manifest_sha256(checkpoint)),

@@ -74,7 +74,7 @@ def test_nf4_is_for_the_torch_engine(make_checkpoint: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "torch", "weights": "int8"}, r"weights is int8.*torch engine.*--engine o"),
+        ({"engine": "torch", "weights": "int4"}, r"weights is int4.*torch engine.*--engine o"),
         ({"engine": "openvino", "prefix_cache": True}, r"prefix_cache.*not by openvino.*--engine torch"),
         ({"engine": "openvino", "device_map": "auto"}, r"device_map.*not for openvino.*--engine torch"),
         ({"engine": "openvino", "weights": "nf4"}, r"weights is nf4.*openvino engine.*no engine"),
@@ -155,6 +155,19 @@ def test_a_converted_version_is_sealed_with_what_it_cost(
     left = {one.name: (one.dtype, one.reason) for one in manifest.kept_16bit}
     names = [name for name, tensor in load_model(checkpoint).named_parameters() if tensor.ndim == 1]
     assert left == (dict.fromkeys(names, ("float16", "norm or bias")) if weights == "int8" else {})
+
+
+def test_int8_of_the_torch_engine_is_measured_and_made_when_it_is_loaded(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    version = export(ExportConfig(checkpoint, tmp_path / "repository", engine="torch", weights="int8"))
+    manifest = read_manifest(version / "checkpoint", verify=True)
+    original = read_manifest(checkpoint)
+    assert manifest.settings["export"] == {"engine": "torch", "weights": "int8"}
+    assert (manifest.quantization, manifest.dtype) == (None, original.dtype)
+    assert manifest.files == original.files
+    assert 0 < manifest.metrics["fidelity"]["mean_kl"] < 0.05
+    assert EngineConfig.read(version / "engine.json").weights == "int8"
 
 
 def test_a_conversion_that_costs_perplexity_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["computes_bf16"]
+__all__ = ["computes_bf16", "computes_int8"]
 
 
 def computes_bf16() -> bool:
@@ -10,3 +10,12 @@ def computes_bf16() -> bool:
     import torch
 
     return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def computes_int8() -> bool:
+    """Whether there are compiled kernels for linear layers in eight bits here."""
+    import torch
+
+    from serving.engine.torch.compiled.kernels import kernel
+
+    return kernel("int8_linear", torch.float32) is not None

@@ -22,10 +22,8 @@ from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.compiled.rotary import rotate_and_store
 from serving.engine.torch.kv_cache import SlotCache, SlotLayer
 from serving.engine.torch.norms import RMSNorm
-from serving.engine.torch.packed_linear import can_pack
-from serving.engine.torch.packed_nf4 import can_pack_nf4
 from serving.engine.torch.plan import Plan
-from serving.engine.torch.products import gated_product, product
+from serving.engine.torch.products import are_one_product, computed_in, gated_product, product
 from serving.engine.torch.replacing import replace_layers
 
 __all__ = ["FusedDecoderLayer", "fuse_decoder_layers", "has_only_fused_layers"]
@@ -172,10 +170,10 @@ def _can_fuse(layer: nn.Module) -> bool:
         return False
     attention, mlp = cast(nn.Module, layer.self_attn), cast(nn.Module, layer.mlp)
     return (
-        _are_packable(attention, _ATTENTION)
-        and _are_packable(mlp, _MLP)
-        and _share_a_product([cast(nn.Module, getattr(attention, name)) for name in _ATTENTION[:3]])
-        and _share_a_product([cast(nn.Module, getattr(mlp, name)) for name in _MLP[:2]])
+        _are_linear(attention, _ATTENTION)
+        and _are_linear(mlp, _MLP)
+        and are_one_product([cast(nn.Module, getattr(attention, name)) for name in _ATTENTION[:3]])
+        and are_one_product([cast(nn.Module, getattr(mlp, name)) for name in _MLP[:2]])
         and _norms_match(layer, cast(nn.Module, attention.q_proj))
         and isinstance(mlp.act_fn, SiLUActivation | nn.SiLU)
         and not any(hasattr(module, "_hf_hook") for module in layer.modules())
@@ -185,19 +183,14 @@ def _can_fuse(layer: nn.Module) -> bool:
 def _norms_match(layer: nn.Module, linear: nn.Module) -> bool:
     """Whether the norms are in the precision that ``linear`` computes in."""
     norms = (cast(nn.Module, layer.input_layernorm), cast(nn.Module, layer.post_attention_layernorm))
-    computed = torch.bfloat16 if can_pack_nf4(linear) else cast(torch.Tensor, linear.weight).dtype
-    return {cast(torch.Tensor, norm.weight).dtype for norm in norms} == {computed}
+    return {cast(torch.Tensor, norm.weight).dtype for norm in norms} == {computed_in(linear)}
 
 
-def _are_packable(module: nn.Module, names: Sequence[str]) -> bool:
-    """Whether the Linear layers of ``module`` are these and can be packed."""
+def _are_linear(module: nn.Module, names: Sequence[str]) -> bool:
+    """Whether the layers of ``module`` are these, in one precision that products compute in."""
     children = dict(module.named_children())
-    linear = {name for name, child in children.items() if list(child.parameters())}
-    return linear == set(names) and (
-        all(can_pack(children[name]) for name in names) or all(can_pack_nf4(children[name]) for name in names)
-    )
-
-
-def _share_a_product(layers: Sequence[nn.Module]) -> bool:
-    """Whether all have a bias or none has, in one precision."""
-    return len({(cast(Any, layer).bias is None, cast(Any, layer).weight.dtype) for layer in layers}) == 1
+    linear = {name for name, child in children.items() if [*child.parameters(), *child.buffers()]}
+    if linear != set(names):
+        return False
+    precisions = {computed_in(children[name]) for name in names}
+    return len(precisions) == 1 and None not in precisions

@@ -7,18 +7,19 @@ from typing import Any
 
 from checkpoints.errors import UnsupportedCheckpoint
 from checkpoints.manifest import Manifest
+from checkpoints.prune_experts import EXPERT_COUNTS
 from serving.engine.config import EngineConfig
 from serving.engine.exporter import Exporter
 from serving.engine.torch.cpu_features import computes_bf16
-from serving.engine.torch.support import SHOWN_EQUAL, check_supported
+from serving.engine.torch.support import SHOWN_EQUAL, check_supported, shown_equal
 
 __all__ = ["EXPORTER", "TorchExporter"]
 
 
 class TorchExporter(Exporter):
-    """Serves a checkpoint's own files."""
+    """Serves a checkpoint's own files; to int8 they are brought when they are loaded."""
 
-    weights = ("bf16", "fp16", "fp32", "nf4")
+    weights = ("bf16", "fp16", "fp32", "int8", "nf4")
     kv_dtypes = ("bf16", "fp16", "fp32")
     architectures = frozenset(SHOWN_EQUAL)
     converts = False
@@ -34,12 +35,14 @@ class TorchExporter(Exporter):
         return "nf4" if manifest.quantization else manifest.dtype
 
     def default_kv_dtype(self, manifest: Manifest, weights: str) -> str:
-        """The dtype the model computes in: for NF4 the checkpoint's, or fp32 where bf16 is emulated.
+        """The dtype the model computes in: for NF4 and int8 the checkpoint's, or fp32 where bf16 is emulated.
 
         On a CPU without bf16 instructions each product in bf16 takes about twice as long as in fp32.
         """
-        if weights != "nf4":
+        if weights not in ("nf4", "int8"):
             return weights
+        if weights == "int8" and manifest.dtype == "fp16":
+            return "bf16" if computes_bf16() else "fp32"
         return manifest.dtype if manifest.dtype != "bf16" or computes_bf16() else "fp32"
 
     def check(self, manifest: Manifest, model_config: Any, config: EngineConfig) -> None:
@@ -64,10 +67,16 @@ class TorchExporter(Exporter):
                 + (
                     "nf4; leave --weights out"
                     if quantized
-                    else "16 or 32 bit; run `trimaran quantize` for nf4"
+                    else "16 or 32 bit, or rounds them to int8; run `trimaran quantize` for nf4"
                 )
             )
-        accepted = (manifest.dtype, "fp32") if quantized else (config.weights,)
+        if config.weights == "int8":
+            _check_int8(model_config, config)
+        accepted: tuple[str, ...] = (config.weights,)
+        if config.weights == "int8":
+            accepted = ("bf16", "fp32")
+        elif quantized:
+            accepted = (manifest.dtype, "fp32")
         if config.kv_dtype not in accepted:
             raise UnsupportedCheckpoint(
                 f"the torch engine keeps its KV cache in the dtype it computes in, "
@@ -81,8 +90,28 @@ class TorchExporter(Exporter):
     def logits_model(self, target: Path, config: EngineConfig) -> Any:
         """The checkpoint in the precision it will be served in."""
         from serving.engine.torch.precision import load_in_precision
+        from serving.engine.torch.products import pack_linear_layers
 
-        return load_in_precision(target, config)
+        model = load_in_precision(target, config)
+        if config.weights == "int8":
+            # As they are served: inputs are rounded, too.
+            pack_linear_layers(model, rows=1)
+        return model
+
+
+def _check_int8(model_config: Any, config: EngineConfig) -> None:
+    if config.device == "cuda" or config.device_map != "none":
+        raise UnsupportedCheckpoint("the torch engine computes int8 weights on a CPU; set device to cpu")
+    if not shown_equal(model_config):
+        raise UnsupportedCheckpoint(
+            f"the torch engine computes int8 weights of the architectures it is shown to serve, not of "
+            f"{model_config.model_type!r}"
+        )
+    text = model_config.get_text_config()
+    if any(getattr(text, name, None) for name in EXPERT_COUNTS):
+        raise UnsupportedCheckpoint(
+            "the torch engine does not round experts to int8, which are most of this model; use openvino"
+        )
 
 
 EXPORTER = TorchExporter()

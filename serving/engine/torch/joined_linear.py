@@ -9,13 +9,12 @@ others find theirs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeGuard
+from typing import cast
 
 import torch
 from torch import nn
 
-from serving.engine.torch.packed_linear import can_pack
-from serving.engine.torch.products import product
+from serving.engine.torch.products import are_one_product, product
 
 __all__ = ["JoinedLinear", "join_linear_layers"]
 
@@ -29,7 +28,7 @@ _SIBLINGS = (
 
 
 class JoinedLinear(nn.Module):
-    """One of several ``nn.Linear`` that share a product.
+    """One of several linear layers that share a product.
 
     Args:
         product: of all of them.
@@ -54,9 +53,10 @@ class _Product:
     The input is recognized by being the same object, which stays alive as long as it is remembered.
     """
 
-    def __init__(self, layers: Sequence[nn.Linear], rows: int) -> None:
-        self.in_features = layers[0].in_features
-        self.sizes = [layer.out_features for layer in layers]
+    def __init__(self, layers: Sequence[nn.Module], rows: int) -> None:
+        parts = [cast(nn.Linear, layer) for layer in layers]
+        self.in_features = parts[0].in_features
+        self.sizes = [part.out_features for part in parts]
         self._whole = product(layers, rows)
         self._input: torch.Tensor | None = None
         self._outputs: dict[int, torch.Tensor] = {}
@@ -72,7 +72,7 @@ class _Product:
 
 
 def join_linear_layers(model: nn.Module, *, rows: int) -> int:
-    """Join sibling layers of ``model`` that can be packed; return how many products they became.
+    """Join sibling layers of ``model`` that a product can stand for; return how many products they became.
 
     Args:
         model: a model in ``.eval()``; it cannot be trained or saved afterwards.
@@ -86,18 +86,10 @@ def join_linear_layers(model: nn.Module, *, rows: int) -> int:
         children = dict(parent.named_children())
         for names in _SIBLINGS:
             layers = [children[name] for name in names if name in children]
-            if len(layers) < len(names) or not _alike(layers):
+            if len(layers) < len(names) or not are_one_product(layers):
                 continue
             shared = _Product(layers, rows)
             for part, name in enumerate(names):
                 setattr(parent, name, JoinedLinear(shared, part))
             joined += 1
     return joined
-
-
-def _alike(layers: Sequence[nn.Module]) -> TypeGuard[Sequence[nn.Linear]]:
-    """Whether all can be packed, take inputs of one size, and all have a bias or none has."""
-    kinds = {
-        (layer.in_features, layer.bias is None, layer.weight.dtype) for layer in layers if can_pack(layer)
-    }
-    return len(kinds) == 1 and all(can_pack(layer) for layer in layers)

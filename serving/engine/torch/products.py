@@ -7,18 +7,25 @@ Compiled (``compiled/linear.py``) where its processor is known; otherwise in one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from torch import nn
 
-from serving.engine.torch.compiled.linear import CompiledLinear, can_compile
+from serving.engine.torch.compiled.linear import CompiledLinear, compiled_in
 from serving.engine.torch.norms import RMSNorm
 from serving.engine.torch.packed_linear import PackedLinear, can_pack
 from serving.engine.torch.packed_nf4 import PackedNF4Linear, can_pack_nf4
 from serving.engine.torch.replacing import replace_layers
 
-__all__ = ["Product", "gated_product", "pack_linear_layers", "product"]
+__all__ = [
+    "Product",
+    "are_one_product",
+    "computed_in",
+    "gated_product",
+    "pack_linear_layers",
+    "product",
+]
 
 
 Product: TypeAlias = "CompiledLinear | PackedLinear | PackedNF4Linear | _Normed | _Gated"
@@ -26,25 +33,47 @@ Product: TypeAlias = "CompiledLinear | PackedLinear | PackedNF4Linear | _Normed 
 ``[..., out_features]``, and ``add(inputs, other)`` that plus ``other``, which has its shape."""
 
 
-def product(layers: Sequence[nn.Linear], rows: int, *, norm: RMSNorm | None = None) -> Product:
-    """Return the product of ``layers``; all have a bias or none has.
+def computed_in(layer: nn.Module) -> torch.dtype | None:
+    """Return the precision of a linear layer that a product can stand for; None for any other."""
+    compiled = compiled_in(layer)
+    if compiled is not None:
+        return compiled
+    if can_pack_nf4(layer):
+        return torch.bfloat16
+    return layer.weight.dtype if can_pack(layer) else None
+
+
+def are_one_product(layers: Sequence[nn.Module]) -> bool:
+    """Whether a product can stand for ``layers`` side by side, if they read the same input."""
+    if any(computed_in(layer) is None for layer in layers):
+        return False
+    parts = [cast(nn.Linear, layer) for layer in layers]
+    kinds = {(type(part), computed_in(part), part.in_features, part.bias is None) for part in parts}
+    return len(kinds) == 1
+
+
+def product(layers: Sequence[nn.Module], rows: int, *, norm: RMSNorm | None = None) -> Product:
+    """Return the product of ``layers``.
 
     Args:
-        layers: for each of them ``can_pack`` or ``can_pack_nf4``.
+        layers: that ``are_one_product``.
         rows: rows of the usual pass; any number can be computed.
         norm: what the input goes through first.
     """
-    if all(can_compile(layer) for layer in layers):
+    if compiled_in(layers[0]) is not None:
         return CompiledLinear(layers, norm=None if norm is None else (norm.weight, norm.epsilon))
-    plain = PackedNF4Linear(layers) if can_pack_nf4(layers[0]) else PackedLinear(layers, rows)
+    if can_pack_nf4(layers[0]):
+        plain: Product = PackedNF4Linear(layers)
+    else:
+        plain = PackedLinear([cast(nn.Linear, layer) for layer in layers], rows)
     return plain if norm is None else _Normed(norm, plain)
 
 
-def gated_product(gate: nn.Linear, up: nn.Linear, rows: int, *, norm: RMSNorm) -> Product:
+def gated_product(gate: nn.Module, up: nn.Module, rows: int, *, norm: RMSNorm) -> Product:
     """Return ``silu(gate) * up`` of an input that goes through ``norm`` first; see ``product``."""
-    if can_compile(gate) and can_compile(up):
+    if compiled_in(gate) is not None:
         return CompiledLinear((gate, up), norm=(norm.weight, norm.epsilon), gated=True)
-    return _Gated(product((gate, up), rows, norm=norm), gate.out_features)
+    return _Gated(product((gate, up), rows, norm=norm), cast(nn.Linear, gate).out_features)
 
 
 class _Normed(nn.Module):
@@ -79,12 +108,14 @@ class _Gated(nn.Module):
 
 
 def pack_linear_layers(model: nn.Module, *, rows: int) -> int:
-    """Replace the plain Linear layers of ``model`` by products; return how many.
+    """Replace the linear layers of ``model`` by products; return how many.
 
-    Layers on another device, quantized ones and subclasses stay as they are.
+    Layers on another device, and classes that are not known, stay as they are.
 
     Args:
         model: a model in ``.eval()``; it cannot be trained or saved afterwards.
         rows: rows of the usual forward pass.
     """
-    return replace_layers(model, can_pack, lambda layer: product([layer], rows))
+    return replace_layers(
+        model, lambda layer: computed_in(layer) is not None, lambda layer: product([layer], rows)
+    )

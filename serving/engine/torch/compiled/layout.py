@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["BLOCK_POSITIONS", "BLOCK_ROWS", "PANEL", "TILE_ROWS", "whole_lines"]
+__all__ = [
+    "BLOCK_POSITIONS",
+    "BLOCK_ROWS",
+    "GROUP",
+    "NF4_BLOCK",
+    "NF4_STEPS",
+    "PANEL",
+    "TILE_ROWS",
+    "whole_lines",
+]
 
 BLOCK_POSITIONS = 64
 """Keys and values that are read together when rows attend."""
@@ -15,6 +24,15 @@ TILE_ROWS = 8
 
 BLOCK_ROWS = 128
 """Rows that weights are read once for: what is normalized of them stays in a near cache."""
+
+NF4_BLOCK = 64
+"""Input features of an output that share a scale in NF4."""
+
+NF4_STEPS = 96
+"""Pairs of input features of a panel that are unpacked together: 18 kB, which stay in the nearest cache."""
+
+GROUP = 32
+"""Inputs of a row that share a scale where they are multiplied in eight bits."""
 
 _LINE = 16
 """Floats of a cache line."""

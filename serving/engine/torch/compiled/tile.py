@@ -7,7 +7,6 @@ sums. A panel is laid out in the order in which it is read, so that memory is re
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,18 @@ from numba.extending import intrinsic
 
 from serving.engine.torch.compiled.keeping import cpu_features
 from serving.engine.torch.compiled.layout import PANEL, TILE_ROWS
+from serving.engine.torch.compiled.llvm import (
+    BFloat16,
+    by_rows,
+    call,
+    load,
+    loop,
+    multiply_add,
+    repeated,
+    store,
+)
 
-__all__ = ["INSTRUCTIONS", "Instructions", "tile"]
+__all__ = ["INSTRUCTIONS", "TILE", "Instructions", "tile"]
 
 _INT32, _INT64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 
@@ -55,33 +64,18 @@ def _instructions() -> Instructions | None:
     return None
 
 
-class _BFloat16(ir.Type):
-    """LLVM's ``bfloat``, which llvmlite does not name."""
-
-    null = "0.0"
-    intrinsic_name = "bf16"
-
-    def __str__(self) -> str:
-        return "bfloat"
-
-    _to_string = __str__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloat16)
-
-    def __hash__(self) -> int:
-        return hash(_BFloat16)
-
-
 INSTRUCTIONS = _instructions()
 """Of this machine."""
+
+TILE = INSTRUCTIONS.rows if INSTRUCTIONS else 1
+"""Rows of a tile at most."""
 
 
 @intrinsic
 def tile(
     context: Any, stored: Any, rows: Any, inputs: Any, row_bytes: Any, weights: Any, steps: Any, sums: Any
 ) -> Any:
-    """Compute ``sums[row, column]``, float32 ``[rows, PANEL]``, of the products of inputs and weights.
+    """Add the products of inputs and weights to ``sums[row, column]``, float32 ``[rows, PANEL]``.
 
     Args:
         context: Numba's.
@@ -91,29 +85,25 @@ def tile(
         row_bytes: from one row to the next.
         weights: address of a panel: float32 ``[steps, PANEL]``, or bfloat16 ``[steps, PANEL, 2]``.
         steps: input features, or pairs of them; at least one.
-        sums: address of what is computed.
+        sums: address of what is added to.
     """
     assert INSTRUCTIONS is not None
     lanes, most, registers = INSTRUCTIONS.lanes, INSTRUCTIONS.rows, INSTRUCTIONS.sums
-    kind = _BFloat16() if stored.dtype == types.uint16 else _FLOAT
+    kind = BFloat16() if stored.dtype == types.uint16 else _FLOAT
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         _, rows, *places = arguments
-        done = builder.append_basic_block("done")
-        cases = [builder.append_basic_block(f"rows{count}") for count in range(1, most + 1)]
-        switch = builder.switch(rows, cases[-1])
-        for count, case in enumerate(cases, start=1):
-            switch.add_case(_INT64(count), case)
-            builder.position_at_end(case)
+        whole = PANEL // lanes
+
+        def case(count: int) -> None:
             # The most vectors of a panel whose sums fit; what is left of it is computed by further loops.
-            whole = PANEL // lanes
             vectors = max(
                 part for part in range(1, whole + 1) if whole % part == 0 and part * count <= registers
             )
             for first in range(0, whole, vectors):
                 _emit_loop(builder, count, lanes, range(first, first + vectors), kind, *places)
-            builder.branch(done)
-        builder.position_at_end(done)
+
+        by_rows(builder, rows, most, case)
 
     return types.void(stored, *[types.int64] * 6), generate
 
@@ -133,64 +123,38 @@ def _emit_loop(
     """Emit a fixed number of rows times these vectors of a panel; the builder is behind it afterwards."""
     sums_type = ir.VectorType(_FLOAT, lanes)
     factors_type = sums_type if kind is _FLOAT else ir.VectorType(kind, _PAIRS * lanes)
-    multiply_add = _multiply_add(builder.module, sums_type, factors_type)
-    before = builder.block
-    loop, after = builder.append_basic_block("step"), builder.append_basic_block("sums")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    step = builder.phi(_INT64)
-    totals = [[builder.phi(sums_type) for _ in vectors] for _ in range(rows)]
-    panel = builder.add(weights, builder.mul(step, _INT64(4 * PANEL)))
-    factors = [
-        _load(builder, builder.add(panel, _INT64(4 * lanes * vector)), factors_type) for vector in vectors
+    places = [
+        builder.add(sums, _INT64(4 * (row * PANEL + vector * lanes)))
+        for row in range(rows)
+        for vector in vectors
     ]
-    grown = []
-    for row in range(rows):
-        begin = builder.add(inputs, builder.mul(row_bytes, _INT64(row)))
-        # A row of bfloat16 may begin at any of them.
-        bits = _load(builder, builder.add(begin, builder.shl(step, _INT64(2))), _INT32, align=2)
-        number = _repeated(builder, bits, lanes, factors_type)
-        grown.append(
-            [multiply_add(builder, *both, number) for both in zip(totals[row], factors, strict=True)]
-        )
-    following = builder.add(step, _INT64(1))
-    zero = ir.Constant(sums_type, [_FLOAT(0.0)] * lanes)
-    for phis, values in zip(totals, grown, strict=True):
-        for phi, value in zip(phis, values, strict=True):
-            phi.add_incoming(zero, before)
-            phi.add_incoming(value, loop)
-    step.add_incoming(_INT64(0), before)
-    step.add_incoming(following, loop)
-    builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
-    builder.position_at_end(after)
-    for row, values in enumerate(grown):
-        for vector, value in zip(vectors, values, strict=True):
-            place = builder.add(sums, _INT64(4 * (row * PANEL + vector * lanes)))
-            builder.store(value, builder.inttoptr(place, sums_type.as_pointer()), align=4)
+
+    def step(at: Any, totals: list[Any]) -> list[Any]:
+        panel = builder.add(weights, builder.mul(at, _INT64(4 * PANEL)))
+        factors = [
+            load(builder, builder.add(panel, _INT64(4 * lanes * vector)), factors_type) for vector in vectors
+        ]
+        grown = []
+        # Row after row: not all rows' inputs have a register beside the sums.
+        for row in range(rows):
+            begin = builder.add(inputs, builder.mul(row_bytes, _INT64(row)))
+            # A row of bfloat16 may begin at any of them.
+            bits = load(builder, builder.add(begin, builder.shl(at, _INT64(2))), _INT32, align=2)
+            number = repeated(builder, bits, lanes, factors_type)
+            some = totals[row * len(vectors) : (row + 1) * len(vectors)]
+            for total, factor in zip(some, factors, strict=True):
+                grown.append(_multiply_add(builder, total, factor, number))
+        return grown
+
+    totals = loop(builder, steps, step, [load(builder, place, sums_type) for place in places])
+    for place, total in zip(places, totals, strict=True):
+        store(builder, total, place)
 
 
-def _load(builder: Any, address: Any, kind: Any, align: int = 4) -> Any:
-    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
-
-
-def _repeated(builder: Any, bits: Any, lanes: int, kind: Any) -> Any:
-    """Return the vector that has these 32 bits, one float32 or two bfloat16, in each of its lanes."""
-    vector = ir.VectorType(_INT32, lanes)
-    nothing = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(nothing, bits, _INT32(0))
-    everywhere = builder.shuffle_vector(first, nothing, ir.Constant(vector, [_INT32(0)] * lanes))
-    return builder.bitcast(everywhere, kind)
-
-
-def _multiply_add(module: Any, sums: Any, factors: Any) -> Callable[..., Any]:
-    """Return what emits ``total + one * other``."""
-    fused = factors == sums
-    name = f"llvm.fma.v{sums.count}f32" if fused else "llvm.x86.avx512bf16.dpbf16ps.512"
-    function = module.globals.get(name)
-    if function is None:
-        function = ir.Function(module, ir.FunctionType(sums, [sums, factors, factors]), name)
-
-    def emit(builder: Any, total: Any, one: Any, other: Any) -> Any:
-        return builder.call(function, [one, other, total] if fused else [total, one, other])
-
-    return emit
+def _multiply_add(builder: Any, total: Any, one: Any, other: Any) -> Any:
+    """Return ``total + one * other``."""
+    sums, factors = total.type, one.type
+    if factors == sums:
+        return multiply_add(builder, total, one, other)
+    arguments = [(sums, total), (factors, one), (factors, other)]
+    return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", sums, arguments)

@@ -15,7 +15,7 @@ from torch import nn
 
 from serving.engine.torch.compiled import linear_kernel
 from serving.engine.torch.compiled.kernels import kernel
-from serving.engine.torch.compiled.linear import CompiledLinear, can_compile
+from serving.engine.torch.compiled.linear import CompiledLinear, compiled_in
 from serving.engine.torch.compiled.tile import Instructions
 from serving.engine.torch.preparation import prepare_model
 from serving.engine.torch.products import gated_product, product
@@ -189,7 +189,7 @@ def test_no_weight_of_the_checkpoint_is_kept(dtype: torch.dtype) -> None:
     compiled = [module for module in model.modules() if isinstance(module, CompiledLinear)]
     assert len(compiled) == 9  # four in each of two layers, and the head
     for module in compiled:
-        for held in (module._weights, module._norm, module._bias):
+        for held in (*module._panels.tensors.values(), module._norm, module._bias):
             assert held is None or held.untyped_storage().data_ptr() not in loaded
 
 
@@ -202,11 +202,11 @@ def test_what_is_not_compiled() -> None:
     class Special(nn.Linear):
         pass
 
-    assert can_compile(nn.Linear(8, 8))
-    assert not can_compile(Special(8, 8))
-    assert not can_compile(nn.Linear(8, 8, dtype=torch.float16))
-    assert not can_compile(nn.Linear(7, 8, dtype=torch.bfloat16))  # bfloat16 is multiplied in pairs
-    assert not can_compile(nn.Linear(8, 8, device="meta"))
+    assert compiled_in(nn.Linear(8, 8)) == torch.float32
+    assert compiled_in(Special(8, 8)) is None
+    assert compiled_in(nn.Linear(8, 8, dtype=torch.float16)) is None
+    assert compiled_in(nn.Linear(7, 8, dtype=torch.bfloat16)) is None  # bfloat16 is multiplied in pairs
+    assert compiled_in(nn.Linear(8, 8, device="meta")) is None
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_products_of_layers_that_are_not_compiled_are_the_same(dtype: torch.dtyp
 
     found = outputs()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "can_compile", lambda layer: False)
+        patch.setattr(products, "compiled_in", lambda layer: None)
         expected = outputs()
     within = 2e-5 if dtype == torch.float32 else 4e-2
     for one, reference in zip(found, expected, strict=True):

@@ -197,7 +197,7 @@ def test_in_bf16_the_fast_paths_are_as_close_to_fp32_as_the_model_itself() -> No
 @pytest.fixture
 def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine that the kernels are not for."""
-    monkeypatch.setattr(products, "can_compile", lambda layer: False)
+    monkeypatch.setattr(products, "compiled_in", lambda layer: None)
     monkeypatch.setattr(decoder_layer, "kernel", lambda *_: None)
     monkeypatch.setattr(attention, "kernel_for_rows", lambda *_: None)
 

@@ -1,12 +1,15 @@
-"""NF4: which precision it computes in here, and that the engine's tokens are the model's own."""
+"""NF4 and int8: which precision they compute in here, and that the engine's tokens are the model's own."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import bitsandbytes
 import pytest
 import torch
+from transformers import LlamaConfig, MambaConfig, MixtralConfig, PretrainedConfig
 
 from checkpoints.errors import UnsupportedCheckpoint
 from checkpoints.loading import load_model
@@ -15,9 +18,12 @@ from checkpoints.nf4_experts import packed_experts
 from checkpoints.quantize import QuantizeConfig, quantize
 from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
 from serving.engine.request import GenerationRequest, SamplingParameters
-from serving.engine.torch import exporting
+from serving.engine.torch import exporting, precision, products
+from serving.engine.torch.compiled.linear import CompiledLinear
+from serving.engine.torch.cpu_features import computes_int8
 from serving.engine.torch.decoder_layer import fuse_decoder_layers
 from serving.engine.torch.exporting import EXPORTER
+from serving.engine.torch.int8 import Int8Linear
 from serving.engine.torch.loading import load_engine
 from serving.engine.torch.precision import load_in_precision
 from serving.engine.torch.runner import TorchRunner
@@ -108,3 +114,70 @@ def test_a_mixture_in_nf4_is_exported_and_served_as_generate_has_it(
     sampling = SamplingParameters(max_tokens=16, ignore_eos=True)
     found = drive(engine, [GenerationRequest(item, sampling) for item in ids])
     assert_equal_tokens(references, [token_ids(events) for events in found])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sealed_llama(tmp_path_factory.mktemp("int8") / "plain", build_tiny_tokenizer(), hidden_size=64)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_int8_weights_give_the_tokens_of_the_model_that_has_them(
+    plain: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(products, "compiled_in", lambda layer: None)
+    elif not computes_int8():
+        pytest.skip("this machine has no kernel for them")
+    config = EngineConfig(weights="int8", kv_dtype="fp32", max_context=128, slots=4, threads=1, device="cpu")
+    reference = EXPORTER.logits_model(plain, config)
+    layers = [module for module in reference.modules() if isinstance(module, CompiledLinear | Int8Linear)]
+    assert len(layers) == 15  # seven in each of two layers, and the head
+    ids = prompts(5)
+    references = [generate_greedily(reference, item, 16, []) for item in ids]
+    engine = load_engine(plain, config, read_manifest(plain))
+    sampling = SamplingParameters(max_tokens=16, ignore_eos=True)
+    found = drive(engine, [GenerationRequest(item, sampling) for item in ids])
+    assert_equal_tokens(references, [token_ids(events) for events in found])
+    exact = load_model(plain, dtype="fp32", device="cpu")
+    with torch.inference_mode():
+        rounded, full = (model(torch.tensor([ids[0]])).logits for model in (reference, exact))
+    assert 0 < (rounded - full).norm() < 0.05 * full.norm()
+
+
+def test_int8_without_its_kernels_says_that_it_is_slow(
+    plain: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(precision, "computes_int8", lambda: False)
+    load_in_precision(plain, EngineConfig(weights="int8", kv_dtype="fp32", max_context=64, device="cpu"))
+    assert "--engine openvino" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fast_bf16", "expected"),
+    [("bf16", True, "bf16"), ("bf16", False, "fp32"), ("fp32", True, "fp32"), ("fp16", True, "bf16")],
+)
+def test_int8_is_computed_in_the_checkpoint_s_precision(
+    plain: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, fast_bf16: bool, expected: str
+) -> None:
+    monkeypatch.setattr(exporting, "computes_bf16", lambda: fast_bf16)
+    manifest = replace(read_manifest(plain), dtype=dtype)
+    assert EXPORTER.default_kv_dtype(manifest, "int8") == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "config", "reason"),
+    [
+        ({"device": "cuda"}, LlamaConfig(), "set device to cpu"),
+        ({"device_map": "auto"}, LlamaConfig(), "set device to cpu"),
+        ({"kv_dtype": "fp16"}, LlamaConfig(), "bf16 or fp32, not fp16"),
+        ({}, MixtralConfig(sliding_window=None), "does not round experts to int8"),
+        ({}, MambaConfig(), "not of 'mamba'"),
+    ],
+)
+def test_what_int8_is_not_computed_for(
+    plain: Path, settings: dict[str, Any], config: PretrainedConfig, reason: str
+) -> None:
+    engine = EngineConfig(**{"weights": "int8", "kv_dtype": "fp32", "max_context": 64, **settings})
+    with pytest.raises(UnsupportedCheckpoint, match=reason):
+        EXPORTER.check(read_manifest(plain), config, engine)

@@ -1,0 +1,70 @@
+"""Linear layers with weights in eight bits, made from those of a checkpoint when it is loaded.
+
+Each output feature has a scale and a zero point of its own (asymmetric, per channel), the usual 8-bit form;
+a weight is 256 steps between the least and the greatest of its output (Jacob et al. 2018,
+https://arxiv.org/abs/1712.05877).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from serving.engine.torch.replacing import replace_layers
+
+__all__ = ["Int8Linear", "round_linear_layers"]
+
+_STEPS = 255
+
+
+class Int8Linear(nn.Module):
+    """One ``nn.Linear`` for inference, its weights rounded to eight bits.
+
+    Args:
+        layer: what it replaces, with finite weights.
+
+    Attributes:
+        weight: uint8 ``[out_features, in_features]``.
+        scales: float32 ``[out_features]``.
+        zeros: float32 ``[out_features]``; whole numbers: ``(weight - zeros) * scales`` are the weights.
+        dtype: of inputs and outputs.
+    """
+
+    weight: torch.Tensor
+    scales: torch.Tensor
+    zeros: torch.Tensor
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.in_features = layer.in_features
+        self.out_features = layer.out_features
+        self.dtype = layer.weight.dtype
+        numbers = layer.weight.detach().float()
+        # Zero is among what can be said, and is said exactly.
+        least = numbers.amin(dim=1).clamp(max=0)
+        greatest = numbers.amax(dim=1).clamp(min=0)
+        scales = (greatest - least) / _STEPS
+        scales = torch.where(scales > 0, scales, torch.ones_like(scales))
+        zeros = (-least / scales).round()
+        rounded = torch.addcmul(zeros.unsqueeze(1), numbers, scales.reciprocal().unsqueeze(1))
+        self.register_buffer("weight", rounded.round_().clamp_(0, _STEPS).to(torch.uint8))
+        self.register_buffer("scales", scales)
+        self.register_buffer("zeros", zeros)
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
+
+    def dequantized(self) -> torch.Tensor:
+        """Return the weights as the numbers they stand for, in ``dtype``."""
+        return ((self.weight.float() - self.zeros.unsqueeze(1)) * self.scales.unsqueeze(1)).to(self.dtype)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return ``[..., out_features]`` for ``[..., in_features]``; slow: weights are unpacked first."""
+        return nn.functional.linear(inputs, self.dequantized(), self.bias)
+
+
+def round_linear_layers(model: nn.Module) -> int:
+    """Replace the plain ``nn.Linear`` of ``model`` by layers in eight bits; return how many.
+
+    Embeddings, norms and experts that are one tensor stay in their precision; so does a router, which is no
+    ``nn.Linear`` in the models that have one.
+    """
+    return replace_layers(model, lambda layer: type(layer) is nn.Linear, Int8Linear)
