@@ -19,7 +19,7 @@ from transformers.activations import SiLUActivation
 
 from serving.engine.torch.attention import attend
 from serving.engine.torch.compiled.kernels import kernel
-from serving.engine.torch.compiled.rotary import rotate_and_store
+from serving.engine.torch.compiled.rotary import rotary_call
 from serving.engine.torch.kv_cache import SlotCache, SlotLayer
 from serving.engine.torch.norms import RMSNorm
 from serving.engine.torch.plan import Plan
@@ -49,9 +49,9 @@ class FusedDecoderLayer(nn.Module):
         attention = cast(Any, layer.self_attn)
         mlp = cast(Any, layer.mlp)
         self._index: int = attention.layer_idx
-        self._scaling: float = attention.scaling
-        self._head_dim: int = attention.head_dim
-        self._heads: int = attention.q_proj.out_features // attention.head_dim
+        self.scaling: float = attention.scaling
+        self.head_dim: int = attention.head_dim
+        self.heads: int = attention.q_proj.out_features // attention.head_dim
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         attention_norm = RMSNorm.of(cast(nn.Module, layer.input_layernorm))
         mlp_norm = RMSNorm.of(cast(nn.Module, layer.post_attention_layernorm))
@@ -79,7 +79,7 @@ class FusedDecoderLayer(nn.Module):
         rows, query, _ = hidden_states.shape
         plan = past_key_values.plan
         cache = cast(SlotLayer, past_key_values.layers[self._index])
-        projected = self.query_key_value(hidden_states).view(rows, query, -1, self._head_dim)
+        projected = self.query_key_value(hidden_states).view(rows, query, -1, self.head_dim)
         queries = self._place(cache, plan, projected, plan.rotation(position_embeddings))
         if plan.parts:
             attended = self._attend_in_parts(cache, plan.parts, queries)
@@ -103,25 +103,26 @@ class FusedDecoderLayer(nn.Module):
             projected: queries, keys and values, ``[rows, query, heads + 2 * kv_heads, head_dim]``.
             rotation: see ``Plan.rotation``.
         """
-        kv_heads = (projected.shape[2] - self._heads) // 2
+        kv_heads = (projected.shape[2] - self.heads) // 2
         compiled = kernel("rotary", projected.dtype) if projected.device.type == "cpu" else None
         if not cache.is_initialized:
             some = projected[:, :, -kv_heads:].transpose(1, 2)
             cache.lazy_initialization(some, some)
         if compiled is not None:
             whole = projected.flatten(0, 1)
-            rotate_and_store(compiled, whole, rotation, plan.places(), cache.keys, cache.values)
-            return projected[:, :, : self._heads]
+            call = rotary_call(compiled, whole, rotation, plan.places(), cache.keys, cache.values)
+            call.run(torch.get_num_threads())
+            return projected[:, :, : self.heads]
         rotated = projected[:, :, :-kv_heads]
         cosines, sines = (numbers.unsqueeze(2) for numbers in rotation)
-        rotated = torch.addcmul(rotated * cosines, rotated.roll(self._head_dim // 2, -1), sines)
-        queries, keys = rotated.split((self._heads, kv_heads), dim=2)
+        rotated = torch.addcmul(rotated * cosines, rotated.roll(self.head_dim // 2, -1), sines)
+        queries, keys = rotated.split((self.heads, kv_heads), dim=2)
         values = projected[:, :, -kv_heads:]
         parts = plan.parts or (plan,)
         sizes = [part.positions.numel() for part in parts]
         pieces = (states.flatten(0, 1).split(sizes) for states in (keys, values))
         for part, *new in zip(parts, *pieces, strict=True):
-            shape = (*part.positions.shape, kv_heads, self._head_dim)
+            shape = (*part.positions.shape, kv_heads, self.head_dim)
             cache.store(part, *(states.view(shape).transpose(1, 2) for states in new))
         return queries
 
@@ -130,7 +131,7 @@ class FusedDecoderLayer(nn.Module):
     ) -> torch.Tensor:
         """Return ``[rows, query, heads, head_dim]`` for queries of that form."""
         keys, values = cache.seen(plan)
-        return attend(plan, queries.transpose(1, 2), keys, values, mask, self._scaling)
+        return attend(plan, queries.transpose(1, 2), keys, values, mask, self.scaling)
 
     def _attend_in_parts(
         self, cache: SlotLayer, parts: Sequence[Plan], queries: torch.Tensor

@@ -10,6 +10,7 @@ import logging
 from transformers import PreTrainedModel
 
 from serving.engine.torch.decoder_layer import fuse_decoder_layers
+from serving.engine.torch.decoder_stack import stack_decoder_layers
 from serving.engine.torch.joined_linear import join_linear_layers
 from serving.engine.torch.norms import fuse_norms
 from serving.engine.torch.products import pack_linear_layers
@@ -32,15 +33,17 @@ def prepare_model(model: PreTrainedModel) -> None:
         return
     loaded = _parameter_bytes(model)
     layers = fuse_decoder_layers(model, rows=_LAYOUT_ROWS)
+    stacked = stack_decoder_layers(model)
     joined = join_linear_layers(model, rows=_LAYOUT_ROWS)
     packed = pack_linear_layers(model, rows=_LAYOUT_ROWS)
     fused = fuse_norms(model)
     if 2 * _parameter_bytes(model) < loaded:
         _copy_parameters(model)
     logger.info(
-        "fast paths: %d decoder layers fused; of the others %d linear layers laid out anew, %d more of"
+        "fast paths: %d decoder layers fused%s; of the others %d linear layers laid out anew, %d more of"
         " several in one, %d norms fused",
         layers,
+        ", into one" if stacked else "",
         packed,
         joined,
         fused,

@@ -13,11 +13,11 @@ import torch
 
 from serving.engine.torch.compiled.openmp import OpenMP, pytorch_openmp
 
-__all__ = ["Kernel", "address", "float_bits", "kernel", "scratch"]
+__all__ = ["Call", "Kernel", "address", "float_bits", "kernel", "scratch"]
 
 logger = logging.getLogger(__name__)
 
-_NAMES = {torch.bfloat16: "bfloat16", torch.float32: "float32"}
+_NAMES = {torch.bfloat16: "bfloat16", torch.float32: "float32", None: "any"}
 
 
 class Kernel:
@@ -32,30 +32,56 @@ class Kernel:
 
     def __init__(self, name: str, function: int, names: tuple[str, ...], openmp: OpenMP) -> None:
         self.name = name
-        self._function = function
+        self.function = function
         self._openmp = openmp
         # Without slots a misspelled argument would be kept, and the kernel would see 0.
         fields = [(name, ctypes.c_int64) for name in names]
         self._arguments: Any = type("Arguments", (ctypes.Structure,), {"_fields_": fields, "__slots__": ()})
 
     def fixed(self, **arguments: int) -> bytes:
-        """Return what ``run`` takes again and again: these arguments, and 0 for all others."""
+        """Return what ``call`` takes again and again: these arguments, and 0 for all others."""
         return bytes(self._arguments(**arguments))
 
-    def run(self, threads: int, fixed: bytes | None = None, **arguments: int) -> None:
-        """Compute with a team of so many threads.
+    def call(self, tensors: tuple[Any, ...], fixed: bytes | None = None, **arguments: int) -> Call:
+        """Return a call with these arguments.
 
-        Nothing is checked: what the addresses point to must be there, in the form the kernel's file says.
+        Nothing is checked: what the addresses point to must be there, in the form the kernel's file says,
+        whenever it is run.
 
         Args:
-            threads: of the team.
+            tensors: what it reads and writes, beside what is fixed.
             fixed: from ``fixed``.
             arguments: those that are not fixed.
         """
         told = self._arguments() if fixed is None else self._arguments.from_buffer_copy(fixed)
         for name, value in arguments.items():
             setattr(told, name, value)
-        self._openmp.run(self._function, ctypes.addressof(told), threads)
+        return Call(self, told, tensors)
+
+    def run(self, told: Any, threads: int) -> None:
+        """Compute, with a team of so many threads, what ``told`` describes."""
+        self._openmp.run(self.function, ctypes.addressof(told), threads)
+
+
+class Call:
+    """A kernel and its arguments.
+
+    Args:
+        kernel: what is called.
+        told: the arguments, by their names.
+        tensors: whose addresses are among them; they are kept as long as this is.
+    """
+
+    __slots__ = ("kernel", "tensors", "told")
+
+    def __init__(self, kernel: Kernel, told: Any, tensors: tuple[Any, ...]) -> None:
+        self.kernel = kernel
+        self.told = told
+        self.tensors = tensors
+
+    def run(self, threads: int) -> None:
+        """Compute with a team of so many threads."""
+        self.kernel.run(self.told, threads)
 
 
 class _Scratch(threading.local):
@@ -76,8 +102,13 @@ def scratch(floats: int) -> int:
 
 
 @cache
-def kernel(name: str, dtype: torch.dtype) -> Kernel | None:
-    """Return the kernel of ``NAME_kernel.py`` for numbers of ``dtype``; None where PyTorch has to compute."""
+def kernel(name: str, dtype: torch.dtype | None = None) -> Kernel | None:
+    """Return the kernel of ``NAME_kernel.py``; None where PyTorch has to compute.
+
+    Args:
+        name: of the kernel.
+        dtype: of the numbers it computes with; None where it computes with none.
+    """
     try:
         openmp = pytorch_openmp()
         if openmp is None:
@@ -87,7 +118,7 @@ def kernel(name: str, dtype: torch.dtype) -> Kernel | None:
         module: Any = importlib.import_module(f"{__package__}.{name}_kernel")
         function = module.KERNELS.get(_NAMES.get(dtype))
         if function is None:
-            raise RuntimeError(f"not for {dtype} on this machine")
+            raise RuntimeError(f"not for {dtype or 'anything'} on this machine")
         return Kernel(name, compile_kernel(function, openmp), module.ARGUMENTS.names, openmp)
     except (ModuleNotFoundError, RuntimeError) as error:
         logger.info("PyTorch computes instead of the compiled kernel %r: %s", name, error)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from serving.engine.torch.compiled import float_panels, int8_panels, nf4_panels
-from serving.engine.torch.compiled.kernels import address, float_bits, kernel, scratch
+from serving.engine.torch.compiled.kernels import Call, address, float_bits, kernel, scratch
 from serving.engine.torch.compiled.layout import BLOCK_ROWS, PANEL, whole_lines
 from serving.engine.torch.compiled.panels import by_panel, gates_beside_inputs
 from serving.engine.torch.side_by_side import side_by_side
@@ -59,11 +59,16 @@ class CompiledLinear(nn.Module):
         found = kernel(self._panels.kernel, self._panels.dtype)
         assert found is not None
         self._kernel = found
+        self._device = self._panels.device
         self._bias = None
         if parts[0].bias is not None:
             self._bias = by_panel(side_by_side([part.bias for part in parts]).unsqueeze(1), order)
         # A copy: one tensor that is mapped from a file keeps all of the file in memory.
         self._norm = None if norm is None else norm[0].detach().clone()
+        self._block_floats = PANEL
+        """Of scratch for each row of a block: its sums, and itself where it is normalized."""
+        if self._norm is not None:
+            self._block_floats += self.in_features * self._norm.itemsize // 4
         self._fixed = found.fixed(
             in_features=self.in_features,
             out_features=self.out_features,
@@ -86,44 +91,62 @@ class CompiledLinear(nn.Module):
         """Return ``forward(inputs) + other``, rounded once; ``other`` has the output's shape."""
         return self._compute(inputs, other.contiguous())
 
+    def call(
+        self,
+        inputs: torch.Tensor,
+        output: torch.Tensor,
+        other: torch.Tensor | None,
+        threads: int,
+    ) -> Call:
+        """Return the call that writes ``output``; it still lacks its scratch.
+
+        Args:
+            inputs: ``[..., in_features]``, one row after the other.
+            output: contiguous ``[..., out_features]``.
+            other: what is added, in the same form; it may be ``output``.
+            threads: that will compute.
+        """
+        size = self.in_features
+        if inputs.is_contiguous():
+            count, stride = inputs.numel() // size, size
+        else:
+            count, stride = inputs.shape[0], inputs.stride(0)
+        block = count if count < BLOCK_ROWS else BLOCK_ROWS
+        panels = self._panels
+        room = whole_lines(block * self._block_floats)
+        call = self._kernel.call((inputs, output, other), self._fixed)
+        told = call.told
+        told.rows = count
+        told.grain = -(-panels.count // (threads * _PARTS))
+        told.inputs = inputs.data_ptr()
+        told.input_row = stride
+        told.other = address(other)
+        told.output = output.data_ptr()
+        told.scratch_floats = whole_lines(room + panels.floats + block * panels.row_floats)
+        told.room = room
+        return call
+
     def _compute(self, inputs: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
         self._check(inputs, self.in_features)
-        rows = inputs.reshape(-1, self.in_features)
-        if rows.stride(1) != 1:
-            rows = rows.contiguous()
-        count = rows.shape[0]
         output = inputs.new_empty((*inputs.shape[:-1], self.out_features))
         if other is not None:
             self._check(other, self.out_features)
             if other.shape != output.shape:
                 raise ValueError(f"{list(other.shape)} cannot be added to {list(output.shape)}")
-        if not count:
-            return output
-        threads = torch.get_num_threads()
-        block = min(count, BLOCK_ROWS)
-        room = block * PANEL
-        if self._norm is not None:
-            room += block * self.in_features * self._norm.itemsize // 4
-        room = whole_lines(room)
-        floats = whole_lines(room + self._panels.floats + block * self._panels.row_floats)
-        self._kernel.run(
-            threads,
-            self._fixed,
-            rows=count,
-            grain=-(-self._panels.count // (threads * _PARTS)),
-            inputs=rows.data_ptr(),
-            input_row=rows.stride(0),
-            other=address(other),
-            output=output.data_ptr(),
-            scratch=scratch(threads * floats),
-            scratch_floats=floats,
-            room=room,
-        )
+        if not inputs.is_contiguous():
+            inputs = inputs.reshape(-1, self.in_features)
+            if inputs.stride(1) != 1:
+                inputs = inputs.contiguous()
+        if output.numel():
+            threads = torch.get_num_threads()
+            call = self.call(inputs, output, other, threads)
+            call.told.scratch = scratch(threads * call.told.scratch_floats)
+            call.run(threads)
         return output
 
     def _check(self, tensor: torch.Tensor, features: int) -> None:
         """Raise ValueError for what the kernel, which checks nothing, would read or write beyond its end."""
-        dtype, device = self._panels.dtype, self._panels.device
+        dtype, device = self._panels.dtype, self._device
         if tensor.shape[-1] != features or tensor.dtype != dtype or tensor.device != device:
             raise ValueError(
                 f"{list(tensor.shape)} in {tensor.dtype} on {tensor.device}; computed here are {features} "

@@ -26,9 +26,10 @@ class OpenMP:
     def __init__(self) -> None:
         # The linker's own order, by which PyTorch's calls were bound: what was preloaded comes first.
         process = ctypes.CDLL(None)
-        names = ("omp_get_thread_num", "omp_get_num_threads")
+        names = ("omp_get_thread_num", "omp_get_num_threads", "GOMP_barrier")
         self.symbols = {name: _address(getattr(process, name)) for name in names}
-        """Addresses of what compiled functions call: a thread's number in its team, and the team's size."""
+        """Addresses of what compiled functions call: a thread's number in its team, the team's size, and
+        waiting for each other."""
         self._parallel = process.GOMP_parallel
         self._parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         self._parallel.restype = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -31,12 +32,14 @@ class Panels:
     floats: int = 0
     row_floats: int = 0
 
-    @property
+    @cached_property
     def count(self) -> int:
+        """How many."""
         return self.tensors["weights"].shape[0]
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
+        """Where they are."""
         return self.tensors["weights"].device
 
 

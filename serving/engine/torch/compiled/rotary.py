@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import torch
 
-from serving.engine.torch.compiled.kernels import Kernel
+from serving.engine.torch.compiled.kernels import Call, Kernel
 
-__all__ = ["rotate_and_store"]
+__all__ = ["rotary_call"]
 
 
-def rotate_and_store(
+def rotary_call(
     kernel: Kernel,
     projected: torch.Tensor,
     rotation: tuple[torch.Tensor, torch.Tensor],
     places: tuple[torch.Tensor, torch.Tensor],
     keys: torch.Tensor,
     values: torch.Tensor,
-) -> None:
-    """Rotate the queries of ``projected`` in place, and write its keys, rotated, and values into the cache.
+) -> Call:
+    """Return what rotates the queries of ``projected`` in place, and writes its keys and values to the cache.
+
+    The keys are rotated, too.
 
     Args:
         kernel: ``rotary`` for the precision of all numbers.
@@ -51,9 +53,9 @@ def rotate_and_store(
             f"projected {list(projected.shape)}, {tokens} tokens; cosines {list(cosines.shape)}, keys "
             f"{list(keys.shape)}: these are not of one pass, or not in one precision"
         )
-    kernel.run(
-        torch.get_num_threads(),
-        tokens=tokens,
+    return kernel.call(
+        (projected, *rotation, *places, keys, values),
+        rows=tokens,
         heads=of_token - 2 * key_heads,
         key_heads=key_heads,
         size=size,

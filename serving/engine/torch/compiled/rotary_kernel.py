@@ -15,16 +15,16 @@ ARGUMENTS = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "tokens", "heads", "key_heads", "size", "projected", "cosines", "sines", "slots", "positions",
+            "rows", "heads", "key_heads", "size", "projected", "cosines", "sines", "slots", "positions",
             "keys", "values", "slot_stride", "head_stride",
         )
     ]
 )  # fmt: skip
-"""What a kernel is told: counts, addresses, and strides of the cache in elements.
+"""What a kernel is told: counts, addresses, and strides of the cache in elements. A row is a token.
 
-``projected`` is contiguous ``[tokens, heads + 2 * key_heads, size]``: queries, keys, values. ``cosines`` and
-``sines`` are ``[tokens, size]``, the first half of the sines with their signs changed; ``slots`` and
-``positions`` int64 ``[tokens]``; ``keys`` and ``values`` a layer's cache, contiguous
+``projected`` is contiguous ``[rows, heads + 2 * key_heads, size]``: queries, keys, values. ``cosines`` and
+``sines`` are ``[rows, size]``, the first half of the sines with their signs changed; ``slots`` and
+``positions`` int64 ``[rows]``; ``keys`` and ``values`` a layer's cache, contiguous
 ``[slots, key_heads, positions, size]``.
 """
 
@@ -45,9 +45,9 @@ def _rotate(told: Any, stored: Any) -> None:
     size = told.size
     rotated = told.heads + told.key_heads
     of_token = rotated + told.key_heads
-    slots = carray(pointer(told.slots), (told.tokens,), np.int64)
-    positions = carray(pointer(told.positions), (told.tokens,), np.int64)
-    tasks = told.tokens * of_token
+    slots = carray(pointer(told.slots), (told.rows,), np.int64)
+    positions = carray(pointer(told.positions), (told.rows,), np.int64)
+    tasks = told.rows * of_token
     for task in range(tasks * number // threads, tasks * (number + 1) // threads):
         token, head = task // of_token, task % of_token
         vector = carray(pointer(told.projected + width * task * size), (size,), stored)

@@ -11,10 +11,10 @@ import math
 
 import torch
 
-from serving.engine.torch.compiled.kernels import Kernel, float_bits, kernel, scratch
+from serving.engine.torch.compiled.kernels import Call, Kernel, float_bits, kernel, scratch
 from serving.engine.torch.compiled.layout import BLOCK_POSITIONS, whole_lines
 
-__all__ = ["attend_by_row", "kernel_for_rows"]
+__all__ = ["attend_by_row", "kernel_for_rows", "row_attention_call"]
 
 _LOG2_E = math.log2(math.e)
 
@@ -37,14 +37,30 @@ def attend_by_row(
         lengths: int64 ``[rows]``, the positions each row has.
         scaling: of the scores.
     """
+    rows, heads, _, _ = query.shape
+    threads = torch.get_num_threads()
+    output = query.new_empty((rows, 1, heads, value.shape[-1]))
+    call = row_attention_call(found, query, key, value, lengths, scaling, output)
+    call.told.scratch = scratch(threads * call.told.scratch_floats)
+    call.run(threads)
+    return output
+
+
+def row_attention_call(
+    found: Kernel,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: torch.Tensor,
+    scaling: float,
+    output: torch.Tensor,
+) -> Call:
+    """Return the call that fills ``output`` as ``attend_by_row`` does; it still lacks its scratch."""
     rows, heads, _, size = query.shape
     key_heads, value_size = key.shape[1], value.shape[-1]
-    threads = torch.get_num_threads()
-    output = query.new_empty((rows, 1, heads, value_size))
     group = heads // key_heads
-    floats = whole_lines(group * (size + value_size + BLOCK_POSITIONS + 2))
-    found.run(
-        threads,
+    return found.call(
+        (query, key, value, lengths, output),
         rows=rows,
         key_heads=key_heads,
         group=group,
@@ -62,10 +78,8 @@ def attend_by_row(
         value_row=value.stride(0),
         value_head=value.stride(1),
         output=output.data_ptr(),
-        scratch=scratch(threads * floats),
-        scratch_floats=floats,
+        scratch_floats=whole_lines(group * (size + value_size + BLOCK_POSITIONS + 2)),
     )
-    return output
 
 
 def kernel_for_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Kernel | None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from serving.engine.torch.compiled.kernels import kernel
-from serving.engine.torch.compiled.rotary import rotate_and_store
+from serving.engine.torch.compiled.rotary import rotary_call
 from serving.engine.torch.plan import Plan
 
 HEADS, KEY_HEADS, SIZE, SLOTS, POSITIONS = 9, 3, 64, 6, 40
@@ -39,7 +39,8 @@ def test_queries_and_keys_are_rotated_and_keys_and_values_stored(dtype: torch.dt
         sines = torch.cat((angles.sin(), angles.sin()), -1).to(dtype).view(1, tokens, SIZE)
         keys, values = (torch.full((SLOTS, KEY_HEADS, POSITIONS, SIZE), 7.0, dtype=dtype) for _ in range(2))
         before = projected.clone()
-        rotate_and_store(found, projected, plan.rotation((cosines, sines)), plan.places(), keys, values)
+        call = rotary_call(found, projected, plan.rotation((cosines, sines)), plan.places(), keys, values)
+        call.run(2)
         expected = turned(before[:, : HEADS + KEY_HEADS], angles)
         within = 1e-5 if dtype == torch.float32 else 3e-2  # cosines and sines are rounded, too
         close = {"atol": within, "rtol": within}
@@ -70,9 +71,9 @@ def test_what_the_kernel_would_read_or_write_beyond_its_end_is_refused() -> None
         projected: torch.Tensor, angles: torch.Tensor, places: torch.Tensor, keys: torch.Tensor
     ) -> None:
         with pytest.raises(ValueError, match="not of one pass, or not in one precision"):
-            rotate_and_store(found, projected, (angles, angles), (places, places), keys, keys)
+            rotary_call(found, projected, (angles, angles), (places, places), keys, keys)
 
-    rotate_and_store(found, projected, (angles, angles), (places, places), keys, keys.clone())
+    rotary_call(found, projected, (angles, angles), (places, places), keys, keys.clone()).run(2)
     refused(projected, angles[:, : SIZE // 2], places, keys)  # a model that rotates a part of each head
     refused(projected, angles, places[:1], keys)
     refused(projected, angles, places, keys.bfloat16())

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from serving.engine.slots.runner import Chunk
-from serving.engine.torch import attention
+from serving.engine.torch import attention, preparation
 from serving.engine.torch.attention import attend
 from serving.engine.torch.compiled import keeping
 from serving.engine.torch.compiled.kernels import Kernel, kernel
@@ -202,6 +202,7 @@ def test_only_the_mask_of_the_pass_may_be_left_out(monkeypatch: pytest.MonkeyPat
 def test_decode_passes_use_it_where_rows_see_all(
     name: str, used: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(preparation, "stack_decoder_layers", lambda model: False)  # it calls kernels itself
     model = tiny_model(name)
     prepare_model(model)
     runner = TorchRunner(model, 4, 128)
