@@ -44,9 +44,12 @@ def choose_engine(config: ExportConfig, manifest: Manifest, model_config: Any) -
 
 
 def _first_that_serves(config: ExportConfig, manifest: Manifest, model_config: Any) -> EngineConfig:
-    """openvino on a CPU, else torch: the order in which they were measured to be fast."""
+    """openvino on a CPU, else torch, unless for these weights torch was measured to be faster."""
     reasons = []
-    for name in ("openvino", "torch"):
+    names = ("openvino", "torch")
+    if config.weights and find_exporter("torch").is_fastest(config.weights):
+        names = ("torch", "openvino")
+    for name in names:
         if name == "openvino" and _wants_gpu(config):
             continue
         missing = find_exporter(name).installed()

@@ -25,6 +25,7 @@ def all_peers(setting: Setting) -> dict[str, Peer]:
         ("openvino", "int8"),
         ("onnx", "fp32"),
         ("onnx", "int8"),
+        ("torch", "int8"),
         ("torch", "nf4"),
     ]
     peers: list[Peer] = [
@@ -50,6 +51,7 @@ def default_keys(setting: Setting) -> list[str]:
     left_out = [
         "triton-http-openvino-fp16",
         "triton-http-onnx",
+        "triton-http-torch-int8",
         "triton-http-torch-nf4",
         "triton-onnx-fp32",
         "inprocess-onnx-fp32",

@@ -41,6 +41,10 @@ class Exporter(ABC):
     def installed(self) -> str | None:
         """Return what has to be installed for this engine, or ``None`` if it can run here."""
 
+    def is_fastest(self, weights: str) -> bool:
+        """Whether it was measured to be the fastest for ``weights`` on a machine like this one."""
+        return False
+
     @abstractmethod
     def default_weights(self, manifest: Manifest) -> str:
         """Return the precision that keeps the checkpoint's numbers."""

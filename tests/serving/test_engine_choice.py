@@ -17,6 +17,7 @@ from checkpoints.manifest import Manifest, manifest_sha256, read_manifest
 from serving.config import ExportConfig
 from serving.engine.config import EngineConfig
 from serving.engine.registry import ENGINES
+from serving.engine.torch import exporting
 from serving.engine_choice import choose_engine
 from serving.export import export
 from tests.serving.endpoint import sealed_llama
@@ -39,7 +40,8 @@ def choose(make_checkpoint: Make, *, changed: dict[str, Any] | None = None, **op
     [
         ({}, {}, ("openvino", "fp32", "fp32")),
         ({"dtype": "bf16"}, {}, ("openvino", "fp16", "fp16")),
-        ({"dtype": "bf16"}, {"weights": "int8"}, ("openvino", "int8", "fp16")),
+        ({"dtype": "bf16"}, {"engine": "openvino", "weights": "int8"}, ("openvino", "int8", "fp16")),
+        ({"dtype": "bf16"}, {"weights": "int4"}, ("openvino", "int4", "fp16")),
         ({}, {"device": "gpu"}, ("torch", "fp32", "fp32")),
         ({"dtype": "bf16"}, {"engine": "torch"}, ("torch", "bf16", "bf16")),
         ({"dtype": "bf16"}, {"weights": "bf16"}, ("torch", "bf16", "bf16")),
@@ -63,6 +65,17 @@ def test_the_size_of_the_kv_cache_is_written_out(
     found = choose(make_checkpoint, engine=engine, slots=3, max_context=100, kv_tokens=asked)
     assert found.kv_tokens == expected
     assert found.threads is None  # the server decides
+
+
+@pytest.mark.parametrize(
+    ("fast", "weights", "expected"),
+    [(True, "int8", "torch"), (False, "int8", "openvino"), (True, None, "openvino")],
+)
+def test_int8_is_for_the_engine_that_is_fastest_on_this_machine(
+    make_checkpoint: Make, monkeypatch: pytest.MonkeyPatch, fast: bool, weights: Any, expected: str
+) -> None:
+    monkeypatch.setattr(exporting, "computes_int8", lambda: fast)
+    assert choose(make_checkpoint, weights=weights, device="cpu").engine == expected
 
 
 def test_nf4_is_for_the_torch_engine(make_checkpoint: Make) -> None:

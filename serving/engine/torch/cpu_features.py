@@ -13,9 +13,13 @@ def computes_bf16() -> bool:
 
 
 def computes_int8() -> bool:
-    """Whether there are compiled kernels for linear layers in eight bits here."""
+    """Whether linear layers in eight bits have a compiled kernel here, and there is no AMX, which it lacks."""
     import torch
 
     from serving.engine.torch.compiled.kernels import kernel
 
-    return kernel("int8_linear", torch.float32) is not None
+    if kernel("int8_linear", torch.float32) is None:
+        return False
+    from serving.engine.torch.compiled.tile import INSTRUCTIONS
+
+    return INSTRUCTIONS is not None and not INSTRUCTIONS.tiles

@@ -10,7 +10,7 @@ from checkpoints.manifest import Manifest
 from checkpoints.prune_experts import EXPERT_COUNTS
 from serving.engine.config import EngineConfig
 from serving.engine.exporter import Exporter
-from serving.engine.torch.cpu_features import computes_bf16
+from serving.engine.torch.cpu_features import computes_bf16, computes_int8
 from serving.engine.torch.support import SHOWN_EQUAL, check_supported, shown_equal
 
 __all__ = ["EXPORTER", "TorchExporter"]
@@ -29,6 +29,10 @@ class TorchExporter(Exporter):
     def installed(self) -> str | None:
         """torch is what a checkpoint is loaded with, so it is always there."""
         return None
+
+    def is_fastest(self, weights: str) -> bool:
+        """int8 where the CPU has AVX-512 VNNI: see docs/performance.md."""
+        return weights == "int8" and computes_int8()
 
     def default_weights(self, manifest: Manifest) -> str:
         """NF4 for a quantized checkpoint, else the dtype of its weights."""

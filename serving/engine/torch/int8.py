@@ -10,9 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from serving.engine.torch.replacing import replace_layers
-
-__all__ = ["Int8Linear", "round_linear_layers"]
+__all__ = ["Int8Linear"]
 
 _STEPS = 255
 
@@ -56,15 +54,13 @@ class Int8Linear(nn.Module):
         """Return the weights as the numbers they stand for, in ``dtype``."""
         return ((self.weight.float() - self.zeros.unsqueeze(1)) * self.scales.unsqueeze(1)).to(self.dtype)
 
+    def plain(self) -> nn.Linear:
+        """Return a layer in ``dtype`` that has the rounded weights."""
+        layer = nn.Linear(self.in_features, self.out_features, bias=False, device="meta", dtype=self.dtype)
+        layer.weight = nn.Parameter(self.dequantized(), requires_grad=False)
+        layer.bias = self.bias
+        return layer
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return ``[..., out_features]`` for ``[..., in_features]``; slow: weights are unpacked first."""
         return nn.functional.linear(inputs, self.dequantized(), self.bias)
-
-
-def round_linear_layers(model: nn.Module) -> int:
-    """Replace the plain ``nn.Linear`` of ``model`` by layers in eight bits; return how many.
-
-    Embeddings, norms and experts that are one tensor stay in their precision; so does a router, which is no
-    ``nn.Linear`` in the models that have one.
-    """
-    return replace_layers(model, lambda layer: type(layer) is nn.Linear, Int8Linear)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,9 @@ from transformers import PreTrainedModel
 from checkpoints.errors import ServingError
 from checkpoints.loading import DTYPES, describe_source, empty_model, load_model
 from serving.engine.config import EngineConfig
-from serving.engine.torch.cpu_features import computes_int8
-from serving.engine.torch.int8 import round_linear_layers
+from serving.engine.torch.int8_rounding import round_linear_layers
 
 __all__ = ["load_in_precision"]
-
-logger = logging.getLogger(__name__)
 
 
 def load_in_precision(checkpoint: Path, config: EngineConfig) -> PreTrainedModel:
@@ -45,22 +41,13 @@ def load_in_precision(checkpoint: Path, config: EngineConfig) -> PreTrainedModel
                 values.data = values.data.float()
         model.config.dtype = torch.float32
     if config.weights == "int8":
-        _check_int8(model)
+        if model.device.type != "cpu":
+            raise ServingError(
+                f"int8 weights are computed on a CPU, but the model is on {model.device}; set device to cpu, "
+                "or export with --weights bf16"
+            )
         round_linear_layers(model)
     return model
-
-
-def _check_int8(model: PreTrainedModel) -> None:
-    if model.device.type != "cpu":
-        raise ServingError(
-            f"int8 weights are computed on a CPU, but the model is on {model.device}; set device to cpu, or "
-            "export with --weights bf16"
-        )
-    if not computes_int8():
-        logger.warning(
-            "int8 weights are unpacked at every step, which is slow: the kernels for them need AVX-512 VNNI "
-            "and Numba; export with --engine openvino"
-        )
 
 
 def _device_map(checkpoint: Path, config: EngineConfig) -> str | dict[str, Any]:

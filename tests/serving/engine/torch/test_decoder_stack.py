@@ -13,7 +13,7 @@ from serving.engine.torch import decoder_stack
 from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.compiled.program import Program
 from serving.engine.torch.decoder_stack import FusedDecoderStack, stack_decoder_layers
-from serving.engine.torch.int8 import round_linear_layers
+from serving.engine.torch.int8_rounding import round_linear_layers
 from serving.engine.torch.preparation import prepare_model
 from serving.engine.torch.runner import TorchRunner
 from tests.serving.engine.torch.architectures import prompts, tiny_model

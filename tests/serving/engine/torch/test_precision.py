@@ -18,12 +18,11 @@ from checkpoints.nf4_experts import packed_experts
 from checkpoints.quantize import QuantizeConfig, quantize
 from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
 from serving.engine.request import GenerationRequest, SamplingParameters
-from serving.engine.torch import exporting, precision, products
-from serving.engine.torch.compiled.linear import CompiledLinear
-from serving.engine.torch.cpu_features import computes_int8
+from serving.engine.torch import exporting, int8_rounding, products
+from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.decoder_layer import fuse_decoder_layers
 from serving.engine.torch.exporting import EXPORTER
-from serving.engine.torch.int8 import Int8Linear
+from serving.engine.torch.int8_rounding import round_linear_layers
 from serving.engine.torch.loading import load_engine
 from serving.engine.torch.precision import load_in_precision
 from serving.engine.torch.runner import TorchRunner
@@ -123,34 +122,29 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_int8_weights_give_the_tokens_of_the_model_that_has_them(
-    plain: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    plain: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if not compiled:
-        monkeypatch.setattr(products, "compiled_in", lambda layer: None)
-    elif not computes_int8():
+        for module in (products, int8_rounding):
+            monkeypatch.setattr(module, "compiled_in", lambda layer: None)
+    elif kernel("int8_linear", torch.float32) is None:
         pytest.skip("this machine has no kernel for them")
     config = EngineConfig(weights="int8", kv_dtype="fp32", max_context=128, slots=4, threads=1, device="cpu")
     reference = EXPORTER.logits_model(plain, config)
-    layers = [module for module in reference.modules() if isinstance(module, CompiledLinear | Int8Linear)]
-    assert len(layers) == 15  # seven in each of two layers, and the head
     ids = prompts(5)
     references = [generate_greedily(reference, item, 16, []) for item in ids]
     engine = load_engine(plain, config, read_manifest(plain))
     sampling = SamplingParameters(max_tokens=16, ignore_eos=True)
     found = drive(engine, [GenerationRequest(item, sampling) for item in ids])
     assert_equal_tokens(references, [token_ids(events) for events in found])
-    exact = load_model(plain, dtype="fp32", device="cpu")
+    # Seven layers in each of two, and the head.
+    assert ("15 of 15 linear layers" in caplog.text and "--engine openvino" in caplog.text) == (not compiled)
+    rounded, exact = (load_model(plain, dtype="fp32", device="cpu") for _ in range(2))
+    round_linear_layers(rounded)
     with torch.inference_mode():
-        rounded, full = (model(torch.tensor([ids[0]])).logits for model in (reference, exact))
-    assert 0 < (rounded - full).norm() < 0.05 * full.norm()
-
-
-def test_int8_without_its_kernels_says_that_it_is_slow(
-    plain: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(precision, "computes_int8", lambda: False)
-    load_in_precision(plain, EngineConfig(weights="int8", kv_dtype="fp32", max_context=64, device="cpu"))
-    assert "--engine openvino" in caplog.text
+        one, other, full = (model(torch.tensor([ids[0]])).logits for model in (reference, rounded, exact))
+    assert 0 < (one - full).norm() < 0.05 * full.norm()
+    assert (one - other).norm() < 0.05 * full.norm()
 
 
 @pytest.mark.parametrize(

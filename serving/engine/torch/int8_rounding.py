@@ -1,0 +1,43 @@
+"""A model's linear layers brought to eight bits, in the form that this machine computes."""
+
+from __future__ import annotations
+
+import logging
+
+from torch import nn
+
+from serving.engine.torch.compiled.linear import compiled_in
+from serving.engine.torch.int8 import Int8Linear
+from serving.engine.torch.replacing import replace_layers
+
+__all__ = ["round_linear_layers"]
+
+logger = logging.getLogger(__name__)
+
+
+def round_linear_layers(model: nn.Module) -> int:
+    """Round the weights of the plain ``nn.Linear`` of ``model`` to eight bits; return how many layers.
+
+    Those that no kernel computes here (``compiled/int8_linear_kernel.py``) keep the rounded numbers in their
+    precision. Embeddings and norms stay as they are.
+    """
+    unpacked = 0
+
+    def rounded(layer: nn.Linear) -> nn.Module:
+        nonlocal unpacked
+        packed = Int8Linear(layer)
+        if compiled_in(packed) is not None:
+            return packed
+        unpacked += 1
+        return packed.plain()
+
+    replaced = replace_layers(model, lambda layer: type(layer) is nn.Linear, rounded)
+    if unpacked:
+        logger.warning(
+            "%d of %d linear layers have int8 weights that are held and computed in %s, as there is no "
+            "kernel for them here (it needs AVX-512 VNNI and Numba): --engine openvino is faster and smaller",
+            unpacked,
+            replaced,
+            str(next(model.parameters()).dtype).partition(".")[2],
+        )
+    return replaced
