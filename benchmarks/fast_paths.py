@@ -22,6 +22,7 @@ _ATTEND = f"{_FOLDER}.decoder_layer.attend"
 _ROWS = f"{_FOLDER}.attention.kernel_for_rows"
 _COMPILED = f"{_FOLDER}.products.compiled_in"
 _ROTATED = f"{_FOLDER}.decoder_layer.kernel"
+_PROGRAM = f"{_FOLDER}.decoder_stack.kernel"
 
 
 def _none(*_: Any, **__: Any) -> int:
@@ -53,7 +54,8 @@ VARIATIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "nothing compiled: oneDNN and PyTorch's operators": {
         _COMPILED: _nothing, _ROTATED: _nothing, _ROWS: _nothing,
     },
-    "rows attend by PyTorch's own attention": {_ROWS: _nothing},
+    "each kernel called from Python": {_PROGRAM: _nothing},
+    "rows attend by PyTorch's own attention": {_PROGRAM: _nothing, _ROWS: _nothing},
     "linear layers by oneDNN": {_COMPILED: _nothing},
     "keys repeated for each query head": {_SLOTS: _none, _ATTEND: _attend},
     "decoder layers not fused": {_FUSE: _none},

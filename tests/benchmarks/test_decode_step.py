@@ -61,10 +61,11 @@ def test_every_variation_runs_and_leaves_out_what_it_says(
         weights="fp32", kv_dtype="fp32", slots=2, max_context=256, threads=1, device="cpu"
     )  # fmt: skip
     cells = measure(checkpoint, config, [1, 2], steps=3, rounds=1)
-    served, uncompiled, by_pytorch, by_onednn, repeated, unfused, unpacked, plain = kinds
-    assert by_pytorch == served
-    # As served, all three kernels run; what is left out does not.
-    assert ran["as served"] == {"linear", "row", "rotary"}
+    served, uncompiled, one_by_one, by_pytorch, by_onednn, repeated, unfused, unpacked, plain = kinds
+    assert one_by_one == by_pytorch == served
+    # As served, all kernels run; what is left out does not.
+    assert ran["as served"] == {"linear", "program", "row", "rotary"}
+    assert ran["each kernel called from Python"] == {"linear", "row", "rotary"}
     assert ran["nothing compiled: oneDNN and PyTorch's operators"] == set()
     assert ran["rows attend by PyTorch's own attention"] == {"linear", "rotary"}
     assert ran["linear layers by oneDNN"] == {"row", "rotary"}

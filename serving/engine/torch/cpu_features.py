@@ -13,7 +13,7 @@ def computes_bf16() -> bool:
 
 
 def computes_int8() -> bool:
-    """Whether linear layers in eight bits have a compiled kernel here, and there is no AMX, which it lacks."""
+    """Whether there is a compiled kernel for int8 weights, and no AMX, which it would leave idle."""
     import torch
 
     from serving.engine.torch.compiled.kernels import kernel

@@ -77,13 +77,12 @@ class _Step:
     Args:
         program: of all layers.
         tensors: those places.
-        threads: that compute.
     """
 
-    def __init__(self, program: Program, tensors: StepTensors, threads: int) -> None:
+    def __init__(self, program: Program, tensors: StepTensors) -> None:
         self._program = program
         self._tensors = tensors
-        self.threads = threads
+        self.threads = program.threads
 
     @classmethod
     def make(
@@ -101,7 +100,7 @@ class _Step:
             if some is None:
                 return None
             calls += some
-        return cls(Program(found, calls, threads), tensors, threads)
+        return cls(Program(found, calls, threads), tensors)
 
     def run(
         self, hidden_states: torch.Tensor, plan: Plan, embeddings: tuple[torch.Tensor, torch.Tensor]

@@ -28,8 +28,9 @@ class Program:
     """
 
     def __init__(self, kernel: Kernel, calls: Sequence[Call], threads: int) -> None:
-        self._threads = threads
-        self._tensors = [call.tensors for call in calls]
+        self.calls = calls
+        """Each can be run by itself, for whom wants to see where the time goes."""
+        self.threads = threads
         floats = max(getattr(call.told, "scratch_floats", 0) for call in calls)
         self._scratch = torch.empty(threads * floats, dtype=torch.float32)
         for call in calls:
@@ -56,7 +57,7 @@ class Program:
         everything = self._arguments.reshape(-1)
         everything[self._rows] = rows
         everything[self._taken] = 0
-        self._call.run(self._threads)
+        self._call.run(self.threads)
 
     def _places(self, calls: Sequence[Call], name: str) -> np.ndarray:
         """Return where the calls that have an argument of this name have it."""
