@@ -93,13 +93,16 @@ class TorchExporter(Exporter):
 
     def logits_model(self, target: Path, config: EngineConfig) -> Any:
         """The checkpoint in the precision it will be served in."""
+        from serving.engine.torch.int8 import Int8Linear
         from serving.engine.torch.precision import load_in_precision
         from serving.engine.torch.products import pack_linear_layers
 
         model = load_in_precision(target, config)
         if config.weights == "int8":
-            # As they are served: inputs are rounded, too.
+            # As they are served: a kernel rounds inputs, too.
+            packed = any(isinstance(module, Int8Linear) for module in model.modules())
             pack_linear_layers(model, rows=1)
+            model.computed_in = "int8" if packed else config.kv_dtype
         return model
 
 
