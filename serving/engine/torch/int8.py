@@ -14,6 +14,9 @@ __all__ = ["Int8Linear"]
 
 _STEPS = 255
 
+_TOGETHER = 1024
+"""Outputs that are rounded at once, so that few weights stand in float32."""
+
 
 class Int8Linear(nn.Module):
     """One ``nn.Linear`` for inference, its weights rounded to eight bits.
@@ -37,17 +40,9 @@ class Int8Linear(nn.Module):
         self.in_features = layer.in_features
         self.out_features = layer.out_features
         self.dtype = layer.weight.dtype
-        numbers = layer.weight.detach().float()
-        # Zero is among what can be said, and is said exactly.
-        least = numbers.amin(dim=1).clamp(max=0)
-        greatest = numbers.amax(dim=1).clamp(min=0)
-        scales = (greatest - least) / _STEPS
-        scales = torch.where(scales > 0, scales, torch.ones_like(scales))
-        zeros = (-least / scales).round()
-        rounded = torch.addcmul(zeros.unsqueeze(1), numbers, scales.reciprocal().unsqueeze(1))
-        self.register_buffer("weight", rounded.round_().clamp_(0, _STEPS).to(torch.uint8))
-        self.register_buffer("scales", scales)
-        self.register_buffer("zeros", zeros)
+        parts = [_rounded(part) for part in layer.weight.detach().split(_TOGETHER)]
+        for name, values in zip(("weight", "scales", "zeros"), zip(*parts, strict=True), strict=True):
+            self.register_buffer(name, torch.cat(values))
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
 
     def dequantized(self) -> torch.Tensor:
@@ -64,3 +59,16 @@ class Int8Linear(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return ``[..., out_features]`` for ``[..., in_features]``; slow: weights are unpacked first."""
         return nn.functional.linear(inputs, self.dequantized(), self.bias)
+
+
+def _rounded(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return ``weight``, ``scales`` and ``zeros`` of some outputs."""
+    numbers = weights.float()
+    # Zero is among what can be said, and is said exactly.
+    least = numbers.amin(dim=1).clamp(max=0)
+    greatest = numbers.amax(dim=1).clamp(min=0)
+    scales = (greatest - least) / _STEPS
+    scales = torch.where(scales > 0, scales, torch.ones_like(scales))
+    zeros = (-least / scales).round()
+    steps = torch.addcmul(zeros.unsqueeze(1), numbers, scales.reciprocal().unsqueeze(1))
+    return steps.round_().clamp_(0, _STEPS).to(torch.uint8), scales, zeros

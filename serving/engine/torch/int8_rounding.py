@@ -8,7 +8,7 @@ from torch import nn
 
 from serving.engine.torch.compiled.linear import compiled_in
 from serving.engine.torch.int8 import Int8Linear
-from serving.engine.torch.replacing import replace_layers
+from serving.engine.torch.replacing import copy_parameters, replace_layers
 
 __all__ = ["round_linear_layers"]
 
@@ -32,6 +32,7 @@ def round_linear_layers(model: nn.Module) -> int:
         return packed.plain()
 
     replaced = replace_layers(model, lambda layer: type(layer) is nn.Linear, rounded)
+    copy_parameters(model)
     if unpacked:
         logger.warning(
             "%d of %d linear layers have int8 weights that are held and computed in %s, as there is no "

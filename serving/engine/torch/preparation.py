@@ -14,6 +14,7 @@ from serving.engine.torch.decoder_stack import stack_decoder_layers
 from serving.engine.torch.joined_linear import join_linear_layers
 from serving.engine.torch.norms import fuse_norms
 from serving.engine.torch.products import pack_linear_layers
+from serving.engine.torch.replacing import copy_parameters
 from serving.engine.torch.support import shown_equal
 
 __all__ = ["prepare_model"]
@@ -38,7 +39,7 @@ def prepare_model(model: PreTrainedModel) -> None:
     packed = pack_linear_layers(model, rows=_LAYOUT_ROWS)
     fused = fuse_norms(model)
     if 2 * _parameter_bytes(model) < loaded:
-        _copy_parameters(model)
+        copy_parameters(model)
     logger.info(
         "fast paths: %d decoder layers fused%s; of the others %d linear layers laid out anew, %d more of"
         " several in one, %d norms fused",
@@ -52,9 +53,3 @@ def prepare_model(model: PreTrainedModel) -> None:
 
 def _parameter_bytes(model: PreTrainedModel) -> int:
     return sum(value.nbytes for value in model.parameters())
-
-
-def _copy_parameters(model: PreTrainedModel) -> None:
-    """Let go of the checkpoint's files: one parameter mapped from a file keeps all of it in memory."""
-    for value in model.parameters():
-        value.data = value.data.clone()
