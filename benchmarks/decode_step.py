@@ -163,7 +163,7 @@ def _run_batch(engine: Engine, rows: int, steps: int) -> tuple[list[float], dict
         seconds.append(time.perf_counter() - start)
     with (
         patch.object(Kernel, "run", _named(Kernel.run)),
-        patch.object(Program, "run", _run_one_by_one),
+        patch.object(Program, "run", Program.run_one_by_one),
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile,
     ):
         for _ in range(_PROFILED):
@@ -172,15 +172,6 @@ def _run_batch(engine: Engine, rows: int, steps: int) -> tuple[list[float], dict
         engine.cancel(handle)
     times = ((event.key, event.self_cpu_time_total * 1e-6) for event in profile.key_averages())
     return seconds, {name: value / _PROFILED for name, value in parts_of(times).items()}
-
-
-def _run_one_by_one(program: Program, rows: int) -> None:
-    """Do what the program does, by a call from Python for each of its kernels."""
-    for call in program.calls:
-        call.told.rows = rows
-        if hasattr(call.told, "taken"):
-            call.told.taken = 0
-        call.run(program.threads)
 
 
 def _named(compute: Callable[..., None]) -> Callable[..., None]:

@@ -21,6 +21,7 @@ _SLOTS = f"{_FOLDER}.runner.use_slot_attention"
 _ATTEND = f"{_FOLDER}.decoder_layer.attend"
 _ROWS = f"{_FOLDER}.attention.kernel_for_rows"
 _COMPILED = f"{_FOLDER}.products.compiled_in"
+_ROUNDED = f"{_FOLDER}.int8_rounding.compiled_in"
 _ROTATED = f"{_FOLDER}.decoder_layer.kernel"
 _PROGRAM = f"{_FOLDER}.decoder_stack.kernel"
 
@@ -52,12 +53,12 @@ def _attend(
 VARIATIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "as served": {},
     "nothing compiled: oneDNN and PyTorch's operators": {
-        _COMPILED: _nothing, _ROTATED: _nothing, _ROWS: _nothing,
+        _COMPILED: _nothing, _ROUNDED: _nothing, _ROTATED: _nothing, _ROWS: _nothing,
     },
     "each kernel called from Python": {_PROGRAM: _nothing},
     "rows attend by PyTorch's own attention": {_PROGRAM: _nothing, _ROWS: _nothing},
-    "linear layers by oneDNN": {_COMPILED: _nothing},
-    "keys repeated for each query head": {_SLOTS: _none, _ATTEND: _attend},
+    "linear layers by oneDNN": {_COMPILED: _nothing, _ROUNDED: _nothing},
+    "keys repeated for each query head": {_PROGRAM: _nothing, _SLOTS: _none, _ATTEND: _attend},
     "decoder layers not fused": {_FUSE: _none},
     "linear layers not packed, so nothing fused or joined": {_FUSE: _none, _JOIN: _none, _PACK: _none},
     "nothing of it: as transformers computes": {

@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from checkpoints.fidelity import Fidelity
     from checkpoints.manifest import Manifest
 
-__all__ = ["EXPERT_COUNTS", "PRUNABLE", "PruneExpertsConfig", "PrunedCheckpoint", "prune_experts"]
+__all__ = ["PRUNABLE", "PruneExpertsConfig", "PrunedCheckpoint", "prune_experts"]
 
 PRUNABLE = ("deepseek", "deepseek_v2", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 """Model types shown to work: plain softmax routing over fused experts. Others choose in groups, as
 DeepSeek-V2 does, but not V2-Lite."""
 
-EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
-"""Names under which configs say how many experts a layer has."""
+_COUNT_NAMES = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 @dataclass
@@ -132,7 +131,7 @@ def _check(config: PruneExpertsConfig) -> int:
     if kind == "nf4":
         raise UnsupportedCheckpoint(f"{source} is quantized; prune the checkpoint it was made from")
     settings = empty_model(source, trust_remote_code=config.trust_remote_code).config
-    counts = (getattr(settings, name, None) for name in EXPERT_COUNTS)
+    counts = (getattr(settings, name, None) for name in _COUNT_NAMES)
     experts = next((count for count in counts if count), None)
     method = getattr(settings, "topk_method", None) or "greedy"
     if settings.model_type not in PRUNABLE or experts is None or method != "greedy":

@@ -47,7 +47,7 @@ def _first_that_serves(config: ExportConfig, manifest: Manifest, model_config: A
     """openvino on a CPU, else torch, unless for these weights torch was measured to be faster."""
     reasons = []
     names = ("openvino", "torch")
-    if config.weights and find_exporter("torch").is_fastest(config.weights):
+    if find_exporter("torch").is_fastest(config.weights, model_config):
         names = ("torch", "openvino")
     for name in names:
         if name == "openvino" and _wants_gpu(config):
@@ -97,6 +97,9 @@ def _checked(name: str, config: ExportConfig, manifest: Manifest, model_config: 
     kv_dtype = config.kv_dtype or exporter.default_kv_dtype(manifest, weights)
     _check_precision(name, "kv_dtype", kv_dtype, exporter.kv_dtypes)
     max_context = _max_context(config, manifest)
+    device = {"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[config.device]
+    if (name, weights) == ("torch", "int8") and device == "auto":
+        device = "cuda" if _wants_gpu(config) else "cpu"  # wherever it is served
     settings = EngineConfig(
         engine=name,
         weights=weights,
@@ -110,7 +113,7 @@ def _checked(name: str, config: ExportConfig, manifest: Manifest, model_config: 
         stream_interval=config.stream_interval,
         own_process=exporter.own_process,
         device_map=config.device_map,
-        device={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[config.device],
+        device=device,
         trust_remote_code=manifest.remote_code,
     )
     exporter.check(manifest, model_config, settings)

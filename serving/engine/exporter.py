@@ -41,8 +41,8 @@ class Exporter(ABC):
     def installed(self) -> str | None:
         """Return what has to be installed for this engine, or ``None`` if it can run here."""
 
-    def is_fastest(self, weights: str) -> bool:
-        """Whether it was measured to be the fastest for ``weights`` on a machine like this one."""
+    def is_fastest(self, weights: str | None, model_config: Any) -> bool:
+        """Whether it was measured to be the fastest for this model in ``weights`` on a CPU like this one."""
         return False
 
     @abstractmethod

@@ -68,6 +68,7 @@ def test_every_variation_runs_and_leaves_out_what_it_says(
     assert ran["each kernel called from Python"] == {"linear", "row", "rotary"}
     assert ran["nothing compiled: oneDNN and PyTorch's operators"] == set()
     assert ran["rows attend by PyTorch's own attention"] == {"linear", "rotary"}
+    assert ran["keys repeated for each query head"] == {"linear", "rotary"}
     assert ran["linear layers by oneDNN"] == {"row", "rotary"}
     assert {"FusedDecoderLayer", "CompiledLinear", "RMSNorm"} <= served
     assert uncompiled == by_onednn

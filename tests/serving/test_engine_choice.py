@@ -78,6 +78,18 @@ def test_int8_is_for_the_engine_that_is_fastest_on_this_machine(
     assert choose(make_checkpoint, weights=weights, device="cpu").engine == expected
 
 
+@pytest.mark.parametrize("gpu", [True, False])
+def test_int8_of_torch_is_for_a_cpu_wherever_it_is_served(
+    make_checkpoint: Make, monkeypatch: pytest.MonkeyPatch, gpu: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    if gpu:
+        with pytest.raises(UnsupportedCheckpoint, match="set device to cpu"):
+            choose(make_checkpoint, engine="torch", weights="int8")
+    else:
+        assert choose(make_checkpoint, engine="torch", weights="int8").device == "cpu"
+
+
 def test_nf4_is_for_the_torch_engine(make_checkpoint: Make) -> None:
     nf4 = {"kind": "quantized", "dtype": "bf16", "quantization": {"method": "nf4"}}
     engine = choose(make_checkpoint, changed=nf4)

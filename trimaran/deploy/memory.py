@@ -52,15 +52,16 @@ def file_bytes(checkpoint: Path, manifest: Manifest) -> int:
 def weight_bytes(checkpoint: Path, manifest: Manifest, engine: EngineConfig) -> int:
     """Return what the weights take in memory: the files' size, unless loading widens them.
 
-    Those that the torch engine rounds to int8 are loaded first.
+    Those that the torch engine rounds to int8 are loaded as they are first.
     """
     size = file_bytes(checkpoint, manifest)
     if engine.engine != "torch":
         return size  # converted at export: the files are what is loaded
     if engine.weights == "nf4":
         return size + (_half_precision_bytes(checkpoint) if engine.kv_dtype == "fp32" else 0)
-    loaded = engine.kv_dtype if engine.weights == "int8" else engine.weights
-    return size * _BYTES[loaded] // _BYTES[manifest.dtype]
+    if engine.weights == "int8":
+        return size
+    return size * _BYTES[engine.weights] // _BYTES[manifest.dtype]
 
 
 def kv_bytes(checkpoint: Path, engine: EngineConfig) -> int:

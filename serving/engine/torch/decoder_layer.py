@@ -23,7 +23,7 @@ from serving.engine.torch.compiled.rotary import rotary_call
 from serving.engine.torch.kv_cache import SlotCache, SlotLayer
 from serving.engine.torch.norms import RMSNorm
 from serving.engine.torch.plan import Plan
-from serving.engine.torch.products import are_one_product, computed_in, gated_product, product
+from serving.engine.torch.products import are_one_product, gated_product, product, product_dtype
 from serving.engine.torch.replacing import replace_layers
 
 __all__ = ["FusedDecoderLayer", "fuse_decoder_layers", "has_only_fused_layers"]
@@ -48,7 +48,7 @@ class FusedDecoderLayer(nn.Module):
         super().__init__()
         attention = cast(Any, layer.self_attn)
         mlp = cast(Any, layer.mlp)
-        self._index: int = attention.layer_idx
+        self.index: int = attention.layer_idx
         self.scaling: float = attention.scaling
         self.head_dim: int = attention.head_dim
         self.heads: int = attention.q_proj.out_features // attention.head_dim
@@ -78,7 +78,7 @@ class FusedDecoderLayer(nn.Module):
         """
         rows, query, _ = hidden_states.shape
         plan = past_key_values.plan
-        cache = cast(SlotLayer, past_key_values.layers[self._index])
+        cache = cast(SlotLayer, past_key_values.layers[self.index])
         projected = self.query_key_value(hidden_states).view(rows, query, -1, self.head_dim)
         queries = self._place(cache, plan, projected, plan.rotation(position_embeddings))
         if plan.parts:
@@ -184,7 +184,7 @@ def _can_fuse(layer: nn.Module) -> bool:
 def _norms_match(layer: nn.Module, linear: nn.Module) -> bool:
     """Whether the norms are in the precision that ``linear`` computes in."""
     norms = (cast(nn.Module, layer.input_layernorm), cast(nn.Module, layer.post_attention_layernorm))
-    return {cast(torch.Tensor, norm.weight).dtype for norm in norms} == {computed_in(linear)}
+    return {cast(torch.Tensor, norm.weight).dtype for norm in norms} == {product_dtype(linear)}
 
 
 def _are_linear(module: nn.Module, names: Sequence[str]) -> bool:
@@ -193,5 +193,5 @@ def _are_linear(module: nn.Module, names: Sequence[str]) -> bool:
     linear = {name for name, child in children.items() if [*child.parameters(), *child.buffers()]}
     if linear != set(names):
         return False
-    precisions = {computed_in(children[name]) for name in names}
+    precisions = {product_dtype(children[name]) for name in names}
     return len(precisions) == 1 and None not in precisions

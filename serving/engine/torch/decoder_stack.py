@@ -95,8 +95,8 @@ class _Step:
         threads = torch.get_num_threads()
         tensors = StepTensors(cache.slots, hidden_states.shape[-1], layers[0].head_dim, hidden_states.dtype)
         calls: list[Call] = []
-        for layer, cached in zip(layers, cache.layers, strict=True):
-            some = layer_calls(layer, cast(SlotLayer, cached), tensors, threads)
+        for layer in layers:
+            some = layer_calls(layer, cast(SlotLayer, cache.layers[layer.index]), tensors, threads)
             if some is None:
                 return None
             calls += some

@@ -7,13 +7,15 @@ from typing import Any
 
 from checkpoints.errors import UnsupportedCheckpoint
 from checkpoints.manifest import Manifest
-from checkpoints.prune_experts import EXPERT_COUNTS
 from serving.engine.config import EngineConfig
 from serving.engine.exporter import Exporter
-from serving.engine.torch.cpu_features import computes_bf16, computes_int8
-from serving.engine.torch.support import SHOWN_EQUAL, check_supported, shown_equal
+from serving.engine.torch.cpu_features import computes_bf16, computes_int8, cpu_computes_bf16
+from serving.engine.torch.support import IN_ONE_PROGRAM, SHOWN_EQUAL, check_supported, shown_equal
 
 __all__ = ["EXPORTER", "TorchExporter"]
+
+_LEAST_SHARE = 0.9
+"""Of a model's matrices that have to become int8 for it to be called so."""
 
 
 class TorchExporter(Exporter):
@@ -30,9 +32,10 @@ class TorchExporter(Exporter):
         """torch is what a checkpoint is loaded with, so it is always there."""
         return None
 
-    def is_fastest(self, weights: str) -> bool:
-        """int8 where the CPU has AVX-512 VNNI: see docs/performance.md."""
-        return weights == "int8" and computes_int8()
+    def is_fastest(self, weights: str | None, model_config: Any) -> bool:
+        """int8 of the Llama family where the CPU has AVX-512 VNNI: see docs/performance.md."""
+        family = model_config.get_text_config().model_type in IN_ONE_PROGRAM
+        return weights == "int8" and family and computes_int8()
 
     def default_weights(self, manifest: Manifest) -> str:
         """NF4 for a quantized checkpoint, else the dtype of its weights."""
@@ -41,12 +44,13 @@ class TorchExporter(Exporter):
     def default_kv_dtype(self, manifest: Manifest, weights: str) -> str:
         """The dtype the model computes in: for NF4 and int8 the checkpoint's, or fp32 where bf16 is emulated.
 
-        On a CPU without bf16 instructions each product in bf16 takes about twice as long as in fp32.
+        On a CPU without bf16 instructions each product in bf16 takes about twice as long as in fp32. There is
+        no int8 in fp16, which is computed in bf16.
         """
-        if weights not in ("nf4", "int8"):
+        if weights == "int8":
+            return "bf16" if manifest.dtype != "fp32" and cpu_computes_bf16() else "fp32"
+        if weights != "nf4":
             return weights
-        if weights == "int8" and manifest.dtype == "fp16":
-            return "bf16" if computes_bf16() else "fp32"
         return manifest.dtype if manifest.dtype != "bf16" or computes_bf16() else "fp32"
 
     def check(self, manifest: Manifest, model_config: Any, config: EngineConfig) -> None:
@@ -107,18 +111,37 @@ class TorchExporter(Exporter):
 
 
 def _check_int8(model_config: Any, config: EngineConfig) -> None:
-    if config.device == "cuda" or config.device_map != "none":
+    if config.device != "cpu" or config.device_map != "none":
         raise UnsupportedCheckpoint("the torch engine computes int8 weights on a CPU; set device to cpu")
+    kind = model_config.get_text_config().model_type
     if not shown_equal(model_config):
         raise UnsupportedCheckpoint(
-            f"the torch engine computes int8 weights of the architectures it is shown to serve, not of "
-            f"{model_config.model_type!r}"
+            f"the torch engine computes int8 weights of architectures it is shown to serve, not of {kind!r}"
         )
-    text = model_config.get_text_config()
-    if any(getattr(text, name, None) for name in EXPERT_COUNTS):
+    share = _share_in_linear_layers(model_config, config.trust_remote_code)
+    if share < _LEAST_SHARE:
         raise UnsupportedCheckpoint(
-            "the torch engine does not round experts to int8, which are most of this model; use openvino"
+            f"the torch engine rounds Linear layers to int8, which have {share:.0%} of the weights of "
+            f"{kind!r}; experts, and what is not called Linear, would stay as they are"
         )
+
+
+def _share_in_linear_layers(model_config: Any, trust_remote_code: bool) -> float:
+    """Return the part of a model's matrices, input embeddings left out, that plain Linear layers have."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(model_config, trust_remote_code=trust_remote_code)
+    model.tie_weights()
+    layers = {id(one.weight) for one in model.modules() if type(one) is torch.nn.Linear}
+    embeddings = {id(model.get_input_embeddings().weight)} - layers
+    sizes = {
+        id(value): value.numel()
+        for value in model.parameters()
+        if value.ndim >= 2 and id(value) not in embeddings
+    }
+    return sum(size for one, size in sizes.items() if one in layers) / sum(sizes.values())
 
 
 EXPORTER = TorchExporter()

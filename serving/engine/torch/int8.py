@@ -23,6 +23,7 @@ class Int8Linear(nn.Module):
 
     Args:
         layer: what it replaces, with finite weights.
+        dtype: of inputs and outputs; by default that of its weights.
 
     Attributes:
         weight: uint8 ``[out_features, in_features]``.
@@ -35,15 +36,17 @@ class Int8Linear(nn.Module):
     scales: torch.Tensor
     zeros: torch.Tensor
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.in_features = layer.in_features
         self.out_features = layer.out_features
-        self.dtype = layer.weight.dtype
+        self.dtype = dtype or layer.weight.dtype
         parts = [_rounded(part) for part in layer.weight.detach().split(_TOGETHER)]
         for name, values in zip(("weight", "scales", "zeros"), zip(*parts, strict=True), strict=True):
             self.register_buffer(name, torch.cat(values))
-        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
+        self.bias = None
+        if layer.bias is not None:
+            self.bias = nn.Parameter(layer.bias.detach().to(self.dtype), requires_grad=False)
 
     def dequantized(self) -> torch.Tensor:
         """Return the weights as the numbers they stand for, in ``dtype``."""

@@ -71,8 +71,11 @@ def layer_calls(
     """
     products = (layer.query_key_value, layer.output, layer.gate_up, layer.down)
     rotary = kernel("rotary", tensors.hidden.dtype)
-    if rotary is None or not all(isinstance(product, CompiledLinear) for product in products):
+    if rotary is None:
         return None
+    for product in products:
+        if not isinstance(product, CompiledLinear) or product.dtype != tensors.hidden.dtype:
+            return None
     projected = tensors.shared("projected", layer.query_key_value.out_features)
     attended = tensors.shared("attended", layer.output.in_features)
     between = tensors.shared("between", layer.output.out_features)

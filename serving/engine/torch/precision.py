@@ -24,7 +24,8 @@ def load_in_precision(checkpoint: Path, config: EngineConfig) -> PreTrainedModel
         ServingError: int8 weights are asked for on a GPU.
     """
     device_map = None if config.device_map == "none" else _device_map(checkpoint, config)
-    dtype = config.kv_dtype if config.weights in ("nf4", "int8") else config.weights
+    # int8 is made of the checkpoint's own numbers.
+    dtype = {"nf4": config.kv_dtype, "int8": "auto"}.get(config.weights, config.weights)
     model = load_model(
         checkpoint,
         dtype=dtype,
@@ -46,7 +47,7 @@ def load_in_precision(checkpoint: Path, config: EngineConfig) -> PreTrainedModel
                 f"int8 weights are computed on a CPU, but the model is on {model.device}; set device to cpu, "
                 "or export with --weights bf16"
             )
-        round_linear_layers(model)
+        round_linear_layers(model, DTYPES[config.kv_dtype])
     return model
 
 

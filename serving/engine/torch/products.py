@@ -21,10 +21,10 @@ from serving.engine.torch.replacing import replace_layers
 __all__ = [
     "Product",
     "are_one_product",
-    "computed_in",
     "gated_product",
     "pack_linear_layers",
     "product",
+    "product_dtype",
 ]
 
 
@@ -33,7 +33,7 @@ Product: TypeAlias = "CompiledLinear | PackedLinear | PackedNF4Linear | _Normed 
 ``[..., out_features]``, and ``add(inputs, other)`` that plus ``other``, which has its shape."""
 
 
-def computed_in(layer: nn.Module) -> torch.dtype | None:
+def product_dtype(layer: nn.Module) -> torch.dtype | None:
     """Return the precision of a linear layer that a product can stand for; None for any other."""
     compiled = compiled_in(layer)
     if compiled is not None:
@@ -45,10 +45,10 @@ def computed_in(layer: nn.Module) -> torch.dtype | None:
 
 def are_one_product(layers: Sequence[nn.Module]) -> bool:
     """Whether a product can stand for ``layers`` side by side, if they read the same input."""
-    if any(computed_in(layer) is None for layer in layers):
+    if any(product_dtype(layer) is None for layer in layers):
         return False
     parts = [cast(nn.Linear, layer) for layer in layers]
-    kinds = {(type(part), computed_in(part), part.in_features, part.bias is None) for part in parts}
+    kinds = {(type(part), product_dtype(part), part.in_features, part.bias is None) for part in parts}
     return len(kinds) == 1
 
 
@@ -117,5 +117,5 @@ def pack_linear_layers(model: nn.Module, *, rows: int) -> int:
         rows: rows of the usual forward pass.
     """
     return replace_layers(
-        model, lambda layer: computed_in(layer) is not None, lambda layer: product([layer], rows)
+        model, lambda layer: product_dtype(layer) is not None, lambda layer: product([layer], rows)
     )

@@ -11,7 +11,7 @@ from typing import Any
 from checkpoints.errors import UnsupportedCheckpoint
 from serving.engine.rope import length_dependent_rope
 
-__all__ = ["SHOWN_EQUAL", "check_supported", "shown_equal"]
+__all__ = ["IN_ONE_PROGRAM", "SHOWN_EQUAL", "check_supported", "shown_equal"]
 
 SHOWN_EQUAL = (
     "apertus",
@@ -61,6 +61,9 @@ SHOWN_EQUAL = (
     "starcoder2",
 )
 """Model types whose tokens the tests hold against ``generate``, in float32, on a tiny random model."""
+
+IN_ONE_PROGRAM = frozenset({"llama", "mistral", "qwen2"})
+"""Those whose decode steps can be one compiled program on a CPU (``decoder_stack.py``)."""
 
 _ALIBI = frozenset({"bloom", "falcon", "mpt"})
 """Positions enter as a bias built from the attention mask, not from ``position_ids``."""

@@ -12,12 +12,12 @@ from serving.engine.torch.compiled.layout import PANEL
 from serving.engine.torch.compiled.panels import Panels, each_panel
 from serving.engine.torch.side_by_side import side_by_side
 
-__all__ = ["computed_in", "lay_out"]
+__all__ = ["compiled_in", "lay_out"]
 
 _KERNEL = "linear"
 
 
-def computed_in(layer: nn.Module) -> torch.dtype | None:
+def compiled_in(layer: nn.Module) -> torch.dtype | None:
     """Return the precision of a plain Linear that is computed here, and faster than by oneDNN."""
     if type(layer) is not nn.Linear or layer.weight.device.type != "cpu" or hasattr(layer, "_hf_hook"):
         return None
@@ -31,7 +31,7 @@ def lay_out(layers: Sequence[nn.Linear], order: torch.Tensor) -> Panels:
     """Return ``[panels, steps, PANEL]``, with bfloat16 two input features in each place.
 
     Args:
-        layers: layers that are ``computed_in`` one precision.
+        layers: layers that are ``compiled_in`` one precision.
         order: of their outputs, see ``each_panel``.
     """
     values = side_by_side([layer.weight for layer in layers])

@@ -13,7 +13,7 @@ from serving.engine.torch.compiled.panels import Panels, by_panel, each_panel
 from serving.engine.torch.int8 import Int8Linear
 from serving.engine.torch.side_by_side import side_by_side
 
-__all__ = ["computed_in", "lay_out"]
+__all__ = ["compiled_in", "lay_out"]
 
 _KERNEL = "int8_linear"
 
@@ -21,7 +21,7 @@ _TOGETHER = 4
 """Input features that one product adds up."""
 
 
-def computed_in(layer: nn.Module) -> torch.dtype | None:
+def compiled_in(layer: nn.Module) -> torch.dtype | None:
     """Return the precision of inputs and output of a layer in eight bits that is computed here."""
     if type(layer) is not Int8Linear or layer.weight.device.type != "cpu" or layer.in_features % GROUP:
         return None
@@ -32,7 +32,7 @@ def lay_out(layers: Sequence[Int8Linear], order: torch.Tensor) -> Panels:
     """Return uint8 ``[panels, in_features / 4, PANEL, 4]``, with scales and zero points of the outputs.
 
     Args:
-        layers: layers that are ``computed_in`` one precision.
+        layers: layers that are ``compiled_in`` one precision.
         order: of their outputs, see ``each_panel``.
     """
     values = side_by_side([layer.weight for layer in layers])

@@ -54,7 +54,7 @@ class CompiledLinear(nn.Module):
         features = sum(part.out_features for part in parts)
         self.out_features = features // 2 if gated else features
         order = gates_beside_inputs(self.out_features) if gated else torch.arange(features)
-        kind = next(kind for kind in _KINDS if kind.computed_in(parts[0]) is not None)
+        kind = next(kind for kind in _KINDS if kind.compiled_in(parts[0]) is not None)
         self._panels = kind.lay_out(parts, order)
         found = kernel(self._panels.kernel, self._panels.dtype)
         assert found is not None
@@ -80,6 +80,11 @@ class CompiledLinear(nn.Module):
             **{name: tensor.data_ptr() for name, tensor in self._panels.tensors.items()},
         )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of inputs and outputs."""
+        return self._panels.dtype
+
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a compiled layer holds addresses of this process and cannot be copied or saved")
 
@@ -101,7 +106,7 @@ class CompiledLinear(nn.Module):
         """Return the call that writes ``output``; it still lacks its scratch.
 
         Args:
-            inputs: ``[..., in_features]``, one row after the other.
+            inputs: contiguous ``[..., in_features]``, or ``[rows, in_features]`` with rows that lie apart.
             output: contiguous ``[..., out_features]``.
             other: what is added, in the same form; it may be ``output``.
             threads: that will compute.
@@ -156,4 +161,4 @@ class CompiledLinear(nn.Module):
 
 def compiled_in(layer: nn.Module) -> torch.dtype | None:
     """Return the precision that ``layer`` is computed in here, faster than by other libraries; else None."""
-    return next((dtype for kind in _KINDS if (dtype := kind.computed_in(layer)) is not None), None)
+    return next((dtype for kind in _KINDS if (dtype := kind.compiled_in(layer)) is not None), None)

@@ -18,7 +18,7 @@ __all__ = ["ARGUMENTS", "KERNELS"]
 def _multiply(
     told: Any, stored: Any, inputs: Any, row_bytes: Any, rows: Any, panel: Any, sums: Any, room: Any
 ) -> None:
-    """See ``linear_tasks.compute``; ``weights`` are panels as ``tile`` reads them."""
+    """See ``linear_tasks.task_loop``; ``weights`` are panels as ``tile`` reads them."""
     width = 2 if stored is np.uint16 else 4
     steps = told.in_features * width // 4
     weights = told.weights + panel * steps * PANEL * 4

@@ -24,7 +24,7 @@ __all__ = ["ARGUMENTS", "KERNELS"]
 def _multiply(
     told: Any, stored: Any, inputs: Any, row_bytes: Any, rows: Any, panel: Any, sums: Any, room: Any
 ) -> None:
-    """See ``linear_tasks.compute``; ``scales`` are float32 ``[panels, in_features / NF4_BLOCK, PANEL]``."""
+    """See ``linear_tasks.task_loop``; ``scales`` are float32 ``[panels, in_features / NF4_BLOCK, PANEL]``."""
     steps = told.in_features // 2
     weights = told.weights + panel * steps * PANEL
     scales = told.scales + panel * (told.in_features // NF4_BLOCK) * PANEL * 4

@@ -18,7 +18,7 @@ from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.compiled.layout import NF4_BLOCK, NF4_STEPS, PANEL
 from serving.engine.torch.compiled.panels import Panels, by_panel, each_panel
 
-__all__ = ["computed_in", "lay_out"]
+__all__ = ["compiled_in", "lay_out"]
 
 _KERNEL = "nf4_linear"
 
@@ -26,7 +26,7 @@ _LANES = 32
 """Numbers that are unpacked together."""
 
 
-def computed_in(layer: nn.Module) -> torch.dtype | None:
+def compiled_in(layer: nn.Module) -> torch.dtype | None:
     """Return bfloat16 for an NF4 layer that is computed here."""
     if type(layer) is not Linear4bit or hasattr(layer, "_hf_hook"):
         return None
@@ -49,7 +49,7 @@ def lay_out(layers: Sequence[nn.Module], order: torch.Tensor) -> Panels:
     """Return uint8 ``[panels, in_features / 2, PANEL]``, with scales and the sixteen values.
 
     Args:
-        layers: layers that are ``computed_in`` bfloat16.
+        layers: layers that are ``compiled_in`` bfloat16.
         order: of their outputs, see ``each_panel``.
     """
     parts = [cast(Any, layer) for layer in layers]

@@ -29,7 +29,6 @@ class Program:
 
     def __init__(self, kernel: Kernel, calls: Sequence[Call], threads: int) -> None:
         self.calls = calls
-        """Each can be run by itself, for whom wants to see where the time goes."""
         self.threads = threads
         floats = max(getattr(call.told, "scratch_floats", 0) for call in calls)
         self._scratch = torch.empty(threads * floats, dtype=torch.float32)
@@ -58,6 +57,14 @@ class Program:
         everything[self._rows] = rows
         everything[self._taken] = 0
         self._call.run(self.threads)
+
+    def run_one_by_one(self, rows: int) -> None:
+        """Do the same by a call from Python for each kernel, which a profiler can see."""
+        for call in self.calls:
+            call.told.rows = rows
+            if hasattr(call.told, "taken"):
+                call.told.taken = 0
+            call.run(self.threads)
 
     def _places(self, calls: Sequence[Call], name: str) -> np.ndarray:
         """Return where the calls that have an argument of this name have it."""

@@ -216,6 +216,10 @@ def test_nf4_scales_that_are_not_quantized() -> None:
 
 
 def test_what_is_not_compiled() -> None:
+    if kernel("nf4_linear", torch.bfloat16) is not None:
+        assert compiled_in(nf4(nn.Linear(128, 96, dtype=torch.bfloat16))) == torch.bfloat16
+    if kernel("int8_linear", torch.float32) is not None:
+        assert compiled_in(Int8Linear(nn.Linear(64, 96))) == torch.float32
     other_blocks = nf4(nn.Linear(128, 96, dtype=torch.bfloat16))
     other_blocks.weight.quant_state.blocksize = 128
     laid_out_anew = nf4(nn.Linear(128, 96, dtype=torch.bfloat16))

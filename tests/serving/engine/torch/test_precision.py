@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import bitsandbytes
 import pytest
 import torch
-from transformers import LlamaConfig, MambaConfig, MixtralConfig, PretrainedConfig
+from torch import nn
+from transformers import GPT2Config, LlamaConfig, MambaConfig, MixtralConfig, PretrainedConfig
 
 from checkpoints.errors import UnsupportedCheckpoint
 from checkpoints.loading import load_model
@@ -22,6 +24,7 @@ from serving.engine.torch import exporting, int8_rounding, products
 from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.decoder_layer import fuse_decoder_layers
 from serving.engine.torch.exporting import EXPORTER
+from serving.engine.torch.int8 import Int8Linear
 from serving.engine.torch.int8_rounding import round_linear_layers
 from serving.engine.torch.loading import load_engine
 from serving.engine.torch.precision import load_in_precision
@@ -29,7 +32,7 @@ from serving.engine.torch.runner import TorchRunner
 from tests.equality import assert_equal_tokens, generate_greedily
 from tests.serving.endpoint import exported, sealed_llama
 from tests.serving.engine.engines import drive, token_ids
-from tests.serving.engine.torch.architectures import prompts
+from tests.serving.engine.torch.architectures import ARCHITECTURES, prompts, tiny_model
 from tests.tiny_mixtures import save_tiny_mixture
 from tests.tiny_models import build_tiny_tokenizer
 
@@ -140,11 +143,39 @@ def test_int8_weights_give_the_tokens_of_the_model_that_has_them(
     # Seven layers in each of two, and the head.
     assert ("15 of 15 linear layers" in caplog.text and "--engine openvino" in caplog.text) == (not compiled)
     rounded, exact = (load_model(plain, dtype="fp32", device="cpu") for _ in range(2))
-    round_linear_layers(rounded)
+    round_linear_layers(rounded, torch.float32)
     with torch.inference_mode():
         one, other, full = (model(torch.tensor([ids[0]])).logits for model in (reference, rounded, exact))
     assert 0 < (one - full).norm() < 0.05 * full.norm()
     assert (one - other).norm() < 0.05 * full.norm()
+
+
+def test_int8_is_made_of_the_checkpoint_s_own_numbers_and_lets_go_of_its_file(plain: Path) -> None:
+    model = load_model(plain, device="cpu")
+    exact = {name: Int8Linear(one) for name, one in model.named_modules() if type(one) is nn.Linear}
+    config = EngineConfig(weights="int8", kv_dtype="bf16", max_context=64, device="cpu")
+    found = load_in_precision(plain, config)
+    layers = {name: one for name, one in found.named_modules() if name in exact}
+    for name, one in layers.items():
+        dequantized = exact[name].dequantized().bfloat16()
+        assert torch.equal(one.dequantized() if isinstance(one, Int8Linear) else one.weight, dequantized)
+    assert {value.dtype for value in found.parameters()} == {torch.bfloat16}
+    # A tensor that a file is mapped into begins somewhere inside its storage.
+    assert all(value.storage_offset() == 0 for value in found.parameters())
+    assert all(value.untyped_storage().nbytes() == value.nbytes for value in found.parameters())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_int8_is_refused_where_most_weights_would_stay(plain: Path, name: str) -> None:
+    model = tiny_model(name)
+    embeddings = model.get_input_embeddings().weight
+    round_linear_layers(model, torch.float32)
+    rounded = sum(one.weight.numel() for one in model.modules() if isinstance(one, Int8Linear))
+    left = sum(value.numel() for value in model.parameters() if value.ndim >= 2 and value is not embeddings)
+    engine = EngineConfig(weights="int8", kv_dtype="fp32", max_context=64, device="cpu")
+    refused = pytest.raises(UnsupportedCheckpoint, match="Linear layers to int8")
+    with refused if rounded < 9 * left else nullcontext():
+        EXPORTER.check(read_manifest(plain), model.config, engine)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +185,7 @@ def test_int8_weights_give_the_tokens_of_the_model_that_has_them(
 def test_int8_is_computed_in_the_checkpoint_s_precision(
     plain: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, fast_bf16: bool, expected: str
 ) -> None:
-    monkeypatch.setattr(exporting, "computes_bf16", lambda: fast_bf16)
+    monkeypatch.setattr(exporting, "cpu_computes_bf16", lambda: fast_bf16)
     manifest = replace(read_manifest(plain), dtype=dtype)
     assert EXPORTER.default_kv_dtype(manifest, "int8") == expected
 
@@ -165,13 +196,16 @@ def test_int8_is_computed_in_the_checkpoint_s_precision(
         ({"device": "cuda"}, LlamaConfig(), "set device to cpu"),
         ({"device_map": "auto"}, LlamaConfig(), "set device to cpu"),
         ({"kv_dtype": "fp16"}, LlamaConfig(), "bf16 or fp32, not fp16"),
-        ({}, MixtralConfig(sliding_window=None), "does not round experts to int8"),
+        ({"device": "auto"}, LlamaConfig(), "set device to cpu"),  # a GPU may be there when it is served
+        ({}, MixtralConfig(sliding_window=None), "of the weights of 'mixtral'"),
+        ({}, GPT2Config(), "of the weights of 'gpt2'"),
         ({}, MambaConfig(), "not of 'mamba'"),
     ],
 )
 def test_what_int8_is_not_computed_for(
     plain: Path, settings: dict[str, Any], config: PretrainedConfig, reason: str
 ) -> None:
-    engine = EngineConfig(**{"weights": "int8", "kv_dtype": "fp32", "max_context": 64, **settings})
+    given = {"weights": "int8", "kv_dtype": "fp32", "max_context": 64, "device": "cpu", **settings}
+    engine = EngineConfig(**given)
     with pytest.raises(UnsupportedCheckpoint, match=reason):
         EXPORTER.check(read_manifest(plain), config, engine)
