@@ -112,11 +112,13 @@ class SlotEngine(Engine):
         All but the last reach their prompts' ends, and their rows follow each other.
         """
         chunks: list[tuple[Chunk, Sequence]] = []
-        budget = self._budget.tokens(streams=streams)
+        budget = SMALLEST
         # What is left of the budget after one prompt is too little to begin another with, or is used.
-        while (not chunks or budget >= SMALLEST) and (work := self._scheduler.next_prefill()) is not None:
+        while budget >= SMALLEST and (work := self._scheduler.next_prefill()) is not None:
             row, sequence = work
             prompt = sequence.request.prompt_ids
+            if not chunks:
+                budget = self._budget.tokens(len(prompt), streams=streams)
             if sequence.computed == 0:
                 events.append(TokenEvent(sequence.handle, admitted=True))
                 self._enter(row, sequence)

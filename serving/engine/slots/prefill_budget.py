@@ -2,32 +2,35 @@
 
 What a running stream waits for its next token is a decode pass and what is computed of prompts
 before it. Prompts may take ``STALL`` times as long as a decode pass, whatever the machine, the model
-and the number of streams; and where decode passes are so quick that nobody would notice more, until
-the stream has waited ``UNNOTICED`` seconds. Both costs are measured while serving.
+and the number of streams; and where decode passes are so quick that nobody would notice more, a short
+prompt may take until the stream has waited ``UNNOTICED`` seconds. Both costs are measured while serving.
 """
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["SMALLEST", "STALL", "UNNOTICED", "PrefillBudget"]
+__all__ = ["SHORT", "SMALLEST", "STALL", "UNNOTICED", "PrefillBudget"]
 
-STALL = 1.2
-"""Time for prompts in decode passes; between tokens a stream then waits 2.2 times as long as without, or
+STALL = 1.0
+"""Time for prompts in decode passes; between tokens a stream then waits twice as long as without, or
 ``UNNOTICED``."""
 
 UNNOTICED = 0.05
-"""Seconds a stream may wait for a token in any case: 20 tokens per second, faster than people read. Where
-that is too long, ``prefill_chunk`` bounds it."""
+"""Seconds a stream may wait for a token because of a short prompt: 20 tokens per second, faster than people
+read. Where that is too long, ``prefill_chunk`` bounds it."""
 
-SMALLEST = 16
+SHORT = 256
+"""Tokens of a prompt that is over after a few pieces; a longer one would hold streams up again and again."""
+
+SMALLEST = 8
 """Tokens that are computed in any case: a pass reads all weights, so fewer would cost almost as much."""
 
 _REST = 1.25
 """A rest of a prompt that is larger than the budget by less than this factor is not split again."""
 
-_TELLING = 16
-"""Tokens from which on a pass says what a chunk costs per token."""
+_TELLING = SMALLEST // 2
+"""Tokens from which on a pass says what a chunk costs per token; pieces may be smaller than the budget."""
 
 _MIXED = 4
 """Passes over prompts and running requests together, after which one of the latter alone is measured."""
@@ -52,11 +55,18 @@ class PrefillBudget:
         self._token_seconds: float | None = None
         self._mixed = 0
 
-    def tokens(self, *, streams: bool) -> int:
-        """Return the budget of the next step; ``streams`` says whether requests are decoding."""
+    def tokens(self, prompt: int, *, streams: bool) -> int:
+        """Return the budget of the next step.
+
+        Args:
+            prompt: tokens of the prompt that is next.
+            streams: whether requests are decoding.
+        """
         if not streams or self._decode_seconds is None or self._token_seconds is None:
             return self._largest
-        seconds = max(STALL * self._decode_seconds, UNNOTICED - self._decode_seconds)
+        seconds = STALL * self._decode_seconds
+        if prompt <= SHORT:
+            seconds = max(seconds, UNNOTICED - self._decode_seconds)
         return min(self._largest, max(SMALLEST, int(seconds / self._token_seconds)))
 
     def chunk(self, left: int, budget: int) -> int:
