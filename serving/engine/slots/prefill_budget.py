@@ -23,8 +23,8 @@ read. Where that is too long, ``prefill_chunk`` bounds it."""
 SHORT = 256
 """Tokens of a prompt that is over after a few pieces; a longer one would hold streams up again and again."""
 
-SMALLEST = 8
-"""Tokens that are computed in any case: a pass reads all weights, so fewer would cost almost as much."""
+SMALLEST = 4
+"""Tokens that are computed in any case; at the end of a long prompt each looks at all others and costs much."""
 
 _REST = 1.25
 """A rest of a prompt that is larger than the budget by less than this factor is not split again."""
