@@ -24,7 +24,7 @@ SHORT = 256
 """Tokens of a prompt that is over after a few pieces; a longer one would hold streams up again and again."""
 
 SMALLEST = 4
-"""Tokens that are computed in any case; at the end of a long prompt each looks at all others and costs much."""
+"""Tokens that are computed in any case; at the end of a long prompt each sees all others and costs much."""
 
 _REST = 1.25
 """A rest of a prompt that is larger than the budget by less than this factor is not split again."""
