@@ -48,8 +48,6 @@ _PROFILED = 5
 _PARTS = {
     "linear": (
         "linear",
-        "int8_linear",
-        "nf4_linear",
         "matmul",
         "mm",
         "addmm",

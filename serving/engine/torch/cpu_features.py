@@ -24,8 +24,8 @@ def computes_int8() -> bool:
     from serving.engine.torch.compiled.openmp import pytorch_openmp
 
     try:
-        from serving.engine.torch.compiled.int8_linear_kernel import KERNELS
-        from serving.engine.torch.compiled.tile import INSTRUCTIONS
+        from serving.engine.torch.compiled.linear.int8_kernel import KERNELS
+        from serving.engine.torch.compiled.linear.tile import INSTRUCTIONS
     except ModuleNotFoundError:  # Numba
         return False
     return bool(KERNELS) and not (INSTRUCTIONS and INSTRUCTIONS.tiles) and pytorch_openmp() is not None

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from serving.engine.torch.compiled.linear import compiled_in
+from serving.engine.torch.compiled.linear.layer import compiled_in
 from serving.engine.torch.int8 import Int8Linear
 from serving.engine.torch.replacing import copy_parameters, replace_layers
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def round_linear_layers(model: PreTrainedModel, dtype: torch.dtype) -> int:
     """Round the weights of the plain ``nn.Linear`` of ``model`` to eight bits; return how many layers.
 
-    Those that no kernel computes here (``compiled/int8_linear_kernel.py``) have the rounded numbers in
+    Those that no kernel computes here (``compiled/linear/int8_kernel.py``) have the rounded numbers in
     ``dtype``. Embeddings, norms and biases are brought to it.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from serving.engine.torch.compiled.kernels import Call, kernel
-from serving.engine.torch.compiled.linear import CompiledLinear
+from serving.engine.torch.compiled.linear.layer import CompiledLinear
 from serving.engine.torch.compiled.rotary import rotary_call
 from serving.engine.torch.compiled.row_attention import kernel_for_rows, row_attention_call
 from serving.engine.torch.decoder_layer import FusedDecoderLayer

@@ -12,7 +12,7 @@ from typing import TypeAlias, cast
 import torch
 from torch import nn
 
-from serving.engine.torch.compiled.linear import CompiledLinear, compiled_in
+from serving.engine.torch.compiled.linear.layer import CompiledLinear, compiled_in
 from serving.engine.torch.norms import RMSNorm
 from serving.engine.torch.packed_linear import PackedLinear, can_pack
 from serving.engine.torch.packed_nf4 import PackedNF4Linear, can_pack_nf4

@@ -71,8 +71,8 @@ def _kept_kernel(function: Any) -> Any:
 
 @cache
 def _fingerprint() -> str:
-    """Return what changes with the text of this folder's files, the CPU and the compiler."""
-    texts = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+    """Return what changes with the text of this folder's files and those in it, the CPU and the compiler."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.rglob("*.py"))]
     facts = (
         *texts,
         config.CPU_NAME or binding.get_host_cpu_name(),

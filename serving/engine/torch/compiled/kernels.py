@@ -103,7 +103,7 @@ def scratch(floats: int) -> int:
 
 @cache
 def kernel(name: str, dtype: torch.dtype | None = None) -> Kernel | None:
-    """Return the kernel of ``NAME_kernel.py``; None where PyTorch has to compute.
+    """Return the kernel of ``NAME_kernel.py``, with ``.`` for a folder; None where PyTorch has to compute.
 
     Args:
         name: of the kernel.

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from serving.engine.torch.compiled import linear_kernel
 from serving.engine.torch.compiled.kernels import kernel
-from serving.engine.torch.compiled.linear import CompiledLinear, compiled_in
-from serving.engine.torch.compiled.tile import Instructions
+from serving.engine.torch.compiled.linear import float_kernel
+from serving.engine.torch.compiled.linear.layer import CompiledLinear, compiled_in
+from serving.engine.torch.compiled.linear.tile import Instructions
 from serving.engine.torch.preparation import prepare_model
 from serving.engine.torch.products import gated_product, product
 from tests.serving.engine.torch.architectures import tiny_model
@@ -31,9 +31,9 @@ ROWS = [1, 2, 7, 8, 9, 31, 129, 300]
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     chosen: torch.dtype = request.param
-    if str(chosen).partition(".")[2] not in linear_kernel.KERNELS:
+    if str(chosen).partition(".")[2] not in float_kernel.KERNELS:
         pytest.skip("this machine computes them by oneDNN")
-    assert kernel("linear", chosen) is not None
+    assert kernel("linear.float", chosen) is not None
     return chosen
 
 
@@ -222,8 +222,8 @@ def test_what_is_not_compiled() -> None:
 def test_kernels_are_those_that_the_machine_computes_best(
     instructions: Instructions | None, kinds: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear_kernel, "INSTRUCTIONS", instructions)
-    assert set(linear_kernel._kernels()) == kinds
+    monkeypatch.setattr(float_kernel, "INSTRUCTIONS", instructions)
+    assert set(float_kernel._kernels()) == kinds
 
 
 def test_shorter_vectors_compute_the_same() -> None:
@@ -231,10 +231,10 @@ def test_shorter_vectors_compute_the_same() -> None:
     program = """
 import torch
 from serving.engine.torch.compiled.kernels import kernel
-from serving.engine.torch.compiled.linear import CompiledLinear
-from serving.engine.torch.compiled.tile import INSTRUCTIONS
+from serving.engine.torch.compiled.linear.layer import CompiledLinear
+from serving.engine.torch.compiled.linear.tile import INSTRUCTIONS
 assert INSTRUCTIONS.lanes == 8, INSTRUCTIONS
-assert kernel("linear", torch.bfloat16) is None
+assert kernel("linear.float", torch.bfloat16) is None
 close = {"atol": 1e-5, "rtol": 1e-5}
 with torch.inference_mode():
     for rows in (1, 2, 3, 5, 6, 7, 130):

@@ -12,7 +12,7 @@ from torch import nn
 
 from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.compiled.layout import GROUP
-from serving.engine.torch.compiled.linear import CompiledLinear, compiled_in
+from serving.engine.torch.compiled.linear.layer import CompiledLinear, compiled_in
 from serving.engine.torch.int8 import Int8Linear
 
 SIZES = [(576, 960), (64, 100), (192, 33), (256, 7)]
@@ -92,7 +92,7 @@ KINDS = {
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     chosen = KINDS[request.param]
-    if kernel(f"{request.param.partition('-')[0]}_linear", chosen.dtype) is None:
+    if kernel(f"linear.{request.param.partition('-')[0]}", chosen.dtype) is None:
         pytest.skip("this machine has no kernel for them")
     return chosen
 
@@ -207,7 +207,7 @@ def test_the_least_and_the_greatest_numbers(kind: Kind) -> None:
 
 
 def test_nf4_scales_that_are_not_quantized() -> None:
-    if kernel("nf4_linear", torch.bfloat16) is None:
+    if kernel("linear.nf4", torch.bfloat16) is None:
         pytest.skip("this machine has no kernel for them")
     kind = KINDS["nf4"]
     layer = nf4(nn.Linear(128, 96, dtype=torch.bfloat16), double_quantization=False)
@@ -216,9 +216,9 @@ def test_nf4_scales_that_are_not_quantized() -> None:
 
 
 def test_what_is_not_compiled() -> None:
-    if kernel("nf4_linear", torch.bfloat16) is not None:
+    if kernel("linear.nf4", torch.bfloat16) is not None:
         assert compiled_in(nf4(nn.Linear(128, 96, dtype=torch.bfloat16))) == torch.bfloat16
-    if kernel("int8_linear", torch.float32) is not None:
+    if kernel("linear.int8", torch.float32) is not None:
         assert compiled_in(Int8Linear(nn.Linear(64, 96))) == torch.float32
     other_blocks = nf4(nn.Linear(128, 96, dtype=torch.bfloat16))
     other_blocks.weight.quant_state.blocksize = 128

@@ -65,7 +65,7 @@ def filled(model: Any, slots: int = SLOTS) -> TorchRunner:
 
 
 def need_kernels(dtype: torch.dtype, *more: str) -> None:
-    if any(kernel(name, dtype) is None for name in ("linear", "rotary", "row", *more)):
+    if any(kernel(name, dtype) is None for name in ("linear.float", "rotary", "row", *more)):
         pytest.skip("this machine has no kernels for them")
 
 
@@ -82,7 +82,7 @@ def without_program(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_gives_what_the_layers_give_one_by_one(
     name: str, dtype: torch.dtype, int8: bool, programs: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    need_kernels(dtype, *(["int8_linear"] if int8 else []))
+    need_kernels(dtype, *(["linear.int8"] if int8 else []))
     whole, by_layer = (prepared(name, dtype=dtype, int8=int8) for _ in range(2))
     without_program(by_layer, monkeypatch)
     runners = [filled(whole), filled(by_layer)]
@@ -147,7 +147,7 @@ def test_a_row_that_overflowed_leaves_the_others_alone(programs: list[int]) -> N
 
 @torch.inference_mode()
 def test_nf4_steps_are_programs_too(tmp_path: Path, programs: list[int]) -> None:
-    need_kernels(torch.bfloat16, "nf4_linear")
+    need_kernels(torch.bfloat16, "linear.nf4")
     source = sealed_llama(tmp_path / "source", build_tiny_tokenizer(), dtype=torch.bfloat16)
     packed = quantize(QuantizeConfig(source, tmp_path / "packed", fidelity=False))
     plain, fast = (load_model(packed, dtype="bf16", device="cpu") for _ in range(2))

@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 from serving.engine.request import GenerationRequest, SamplingParameters
 from serving.engine.slots.runner import Chunk, compute_in_turn
 from serving.engine.torch import attention, decoder_layer, products
-from serving.engine.torch.compiled.linear import CompiledLinear
+from serving.engine.torch.compiled.linear.layer import CompiledLinear
 from serving.engine.torch.decoder_layer import FusedDecoderLayer, fuse_decoder_layers
 from serving.engine.torch.joined_linear import JoinedLinear, join_linear_layers
 from serving.engine.torch.masks import MaskBuilder

@@ -130,7 +130,7 @@ def test_int8_weights_give_the_tokens_of_the_model_that_has_them(
     if not compiled:
         for module in (products, int8_rounding):
             monkeypatch.setattr(module, "compiled_in", lambda layer: None)
-    elif kernel("int8_linear", torch.float32) is None:
+    elif kernel("linear.int8", torch.float32) is None:
         pytest.skip("this machine has no kernel for them")
     config = EngineConfig(weights="int8", kv_dtype="fp32", max_context=128, slots=4, threads=1, device="cpu")
     reference = EXPORTER.logits_model(plain, config)

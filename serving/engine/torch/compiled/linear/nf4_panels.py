@@ -1,4 +1,4 @@
-"""Weights in NF4 (Dettmers et al. 2023, QLoRA), laid out for ``nf4_linear_kernel.py``.
+"""Weights in NF4 (Dettmers et al. 2023, QLoRA), laid out for ``nf4_kernel.py``.
 
 bitsandbytes keeps two numbers in a byte, each the place of a value among sixteen, and a scale for every 64
 input features of an output. Here both stand in the order in which the kernel unpacks them.
@@ -16,11 +16,11 @@ from torch import nn
 
 from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.compiled.layout import NF4_BLOCK, NF4_STEPS, PANEL
-from serving.engine.torch.compiled.panels import Panels, by_panel, each_panel
+from serving.engine.torch.compiled.linear.panels import Panels, by_panel, each_panel
 
 __all__ = ["compiled_in", "lay_out"]
 
-_KERNEL = "nf4_linear"
+_KERNEL = "linear.nf4"
 
 _LANES = 32
 """Numbers that are unpacked together."""

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from serving.engine.torch.compiled.grouped_tile import GROUPED_ROWS, int8_tile
-from serving.engine.torch.compiled.int8_rows import round_row
 from serving.engine.torch.compiled.keeping import cpu_features
 from serving.engine.torch.compiled.layout import BLOCK_ROWS, GROUP, PANEL
-from serving.engine.torch.compiled.linear_tasks import ARGUMENTS, task_loop, told_by
+from serving.engine.torch.compiled.linear.grouped_tile import GROUPED_ROWS, int8_tile
+from serving.engine.torch.compiled.linear.int8_rows import round_row
+from serving.engine.torch.compiled.linear.tasks import ARGUMENTS, task_loop, told_by
 from serving.engine.torch.compiled.numbers import inlined, pointer
 
 __all__ = ["ARGUMENTS", "KERNELS"]
@@ -23,7 +23,7 @@ __all__ = ["ARGUMENTS", "KERNELS"]
 
 @inlined
 def _prepare(told: Any, stored: Any, inputs: Any, row_bytes: Any, rows: Any, room: Any) -> None:
-    """See ``linear_tasks.task_loop``; ``room`` gets int8 rows, their scales, and each row's sum."""
+    """See ``tasks.task_loop``; ``room`` gets int8 rows, their scales, and each row's sum."""
     size = told.in_features
     groups = size // GROUP
     scales, totals = _places(told, room)
@@ -38,7 +38,7 @@ def _prepare(told: Any, stored: Any, inputs: Any, row_bytes: Any, rows: Any, roo
 def _multiply(
     told: Any, stored: Any, inputs: Any, row_bytes: Any, rows: Any, panel: Any, sums: Any, room: Any
 ) -> None:
-    """See ``linear_tasks.task_loop``; ``scales`` and ``zeros`` are float32 ``[panels, PANEL]``."""
+    """See ``tasks.task_loop``; ``scales`` and ``zeros`` are float32 ``[panels, PANEL]``."""
     size = told.in_features
     groups = size // GROUP
     steps, totals = _places(told, room)

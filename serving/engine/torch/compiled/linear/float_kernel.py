@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from serving.engine.torch.compiled.layout import PANEL
-from serving.engine.torch.compiled.linear_tasks import ARGUMENTS, leave_rows, task_loop, told_by
+from serving.engine.torch.compiled.linear.tasks import ARGUMENTS, leave_rows, task_loop, told_by
+from serving.engine.torch.compiled.linear.tile import INSTRUCTIONS, TILE, tile
 from serving.engine.torch.compiled.numbers import inlined
-from serving.engine.torch.compiled.tile import INSTRUCTIONS, TILE, tile
 
 __all__ = ["ARGUMENTS", "KERNELS"]
 
@@ -18,7 +18,7 @@ __all__ = ["ARGUMENTS", "KERNELS"]
 def _multiply(
     told: Any, stored: Any, inputs: Any, row_bytes: Any, rows: Any, panel: Any, sums: Any, room: Any
 ) -> None:
-    """See ``linear_tasks.task_loop``; ``weights`` are panels as ``tile`` reads them."""
+    """See ``tasks.task_loop``; ``weights`` are panels as ``tile`` reads them."""
     width = 2 if stored is np.uint16 else 4
     steps = told.in_features * width // 4
     weights = told.weights + panel * steps * PANEL * 4

@@ -1,4 +1,4 @@
-"""How threads share a linear layer: the loop around each kind of weights (``*linear_kernel.py``).
+"""How threads share a linear layer: the loop around each kind of weights (``*_kernel.py``).
 
 A task is a few panels of weights and a block of rows: a panel is read once from memory and multiplied by all
 rows of the block while it is in a near cache. Threads take task after task, so that one that was interrupted,
@@ -13,7 +13,7 @@ import numpy as np
 from numba import carray
 
 from serving.engine.torch.compiled.layout import BLOCK_ROWS, PANEL
-from serving.engine.torch.compiled.linear_parts import finish, normalize
+from serving.engine.torch.compiled.linear.parts import finish, normalize
 from serving.engine.torch.compiled.numbers import inlined, pointer, take, thread_number
 
 __all__ = ["ARGUMENTS", "leave_rows", "task_loop", "told_by"]

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from serving.engine.torch.compiled import linear_kernel
-from serving.engine.torch.compiled.grouped_tile import GROUPED_ROWS, nf4_tile
 from serving.engine.torch.compiled.layout import NF4_BLOCK, NF4_STEPS, PANEL
-from serving.engine.torch.compiled.linear_tasks import ARGUMENTS, leave_rows, task_loop, told_by
-from serving.engine.torch.compiled.nf4_unpack import unpack_nf4
+from serving.engine.torch.compiled.linear import float_kernel
+from serving.engine.torch.compiled.linear.grouped_tile import GROUPED_ROWS, nf4_tile
+from serving.engine.torch.compiled.linear.nf4_unpack import unpack_nf4
+from serving.engine.torch.compiled.linear.tasks import ARGUMENTS, leave_rows, task_loop, told_by
 from serving.engine.torch.compiled.numbers import inlined
 
 __all__ = ["ARGUMENTS", "KERNELS"]
@@ -24,7 +24,7 @@ __all__ = ["ARGUMENTS", "KERNELS"]
 def _multiply(
     told: Any, stored: Any, inputs: Any, row_bytes: Any, rows: Any, panel: Any, sums: Any, room: Any
 ) -> None:
-    """See ``linear_tasks.task_loop``; ``scales`` are float32 ``[panels, in_features / NF4_BLOCK, PANEL]``."""
+    """See ``tasks.task_loop``; ``scales`` are float32 ``[panels, in_features / NF4_BLOCK, PANEL]``."""
     steps = told.in_features // 2
     weights = told.weights + panel * steps * PANEL
     scales = told.scales + panel * (told.in_features // NF4_BLOCK) * PANEL * 4
@@ -50,5 +50,5 @@ def _multiply_bfloat16(arguments: Any) -> None:
     _compute(arguments, told_by(arguments), np.uint16)
 
 
-KERNELS = {"bfloat16": _multiply_bfloat16} if "bfloat16" in linear_kernel.KERNELS else {}
+KERNELS = {"bfloat16": _multiply_bfloat16} if "bfloat16" in float_kernel.KERNELS else {}
 """Where bfloat16 is multiplied by its own kernel, too."""

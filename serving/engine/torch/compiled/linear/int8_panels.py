@@ -1,4 +1,4 @@
-"""Weights in eight bits, laid out for ``int8_linear_kernel.py``."""
+"""Weights in eight bits, laid out for ``int8_kernel.py``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import nn
 
 from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.compiled.layout import GROUP, PANEL
-from serving.engine.torch.compiled.panels import Panels, by_panel, each_panel
+from serving.engine.torch.compiled.linear.panels import Panels, by_panel, each_panel
 from serving.engine.torch.int8 import Int8Linear
 from serving.engine.torch.side_by_side import side_by_side
 
 __all__ = ["compiled_in", "lay_out"]
 
-_KERNEL = "int8_linear"
+_KERNEL = "linear.int8"
 
 _TOGETHER = 4
 """Input features that one product adds up."""

@@ -15,10 +15,10 @@ from typing import Any, NoReturn, cast
 import torch
 from torch import nn
 
-from serving.engine.torch.compiled import float_panels, int8_panels, nf4_panels
 from serving.engine.torch.compiled.kernels import Call, address, float_bits, kernel, scratch
 from serving.engine.torch.compiled.layout import BLOCK_ROWS, PANEL, whole_lines
-from serving.engine.torch.compiled.panels import by_panel, gates_beside_inputs
+from serving.engine.torch.compiled.linear import float_panels, int8_panels, nf4_panels
+from serving.engine.torch.compiled.linear.panels import by_panel, gates_beside_inputs
 from serving.engine.torch.side_by_side import side_by_side
 
 __all__ = ["CompiledLinear", "compiled_in"]

@@ -1,4 +1,4 @@
-"""Weights in bfloat16 or float32, laid out for ``linear_kernel.py``."""
+"""Weights in bfloat16 or float32, laid out for ``float_kernel.py``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import nn
 
 from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.compiled.layout import PANEL
-from serving.engine.torch.compiled.panels import Panels, each_panel
+from serving.engine.torch.compiled.linear.panels import Panels, each_panel
 from serving.engine.torch.side_by_side import side_by_side
 
 __all__ = ["compiled_in", "lay_out"]
 
-_KERNEL = "linear"
+_KERNEL = "linear.float"
 
 
 def compiled_in(layer: nn.Module) -> torch.dtype | None:
