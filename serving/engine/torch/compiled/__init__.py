@@ -5,6 +5,6 @@ Each has a file for PyTorch's tensors and one for the compiled function: ``row_a
 ``program_kernel.py``; linear layers are a folder of their own. ``layout.py`` and ``numbers.py`` have what
 kernels share, and ``llvm.py`` what those share that are written as LLVM code. ``kernels.py`` finds them by
 name, ``keeping.py`` compiles them and keeps them from one start to the next, and ``openmp.py`` runs them on
-PyTorch's own threads. Where Numba is not installed, or this machine or precision is not one of theirs, PyTorch
-computes.
+PyTorch's own threads. Where Numba is not installed, or this machine or precision is not one of theirs,
+PyTorch computes.
 """
