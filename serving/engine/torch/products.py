@@ -1,6 +1,6 @@
 """Linear layers as the products that this machine computes fastest, with what stands before and after them.
 
-Compiled (``compiled/linear.py``) where its processor is known; otherwise in oneDNN's layout
+Compiled (``compiled/linear``) where its processor is known; otherwise in oneDNN's layout
 (``packed_linear.py``), and NF4 in bitsandbytes' (``packed_nf4.py``).
 """
 
