@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -20,6 +19,8 @@ from serving.engine.torch.compiled.linear.tile import Instructions
 from serving.engine.torch.preparation import prepare_model
 from serving.engine.torch.products import gated_product, product
 from tests.serving.engine.torch.architectures import tiny_model
+
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 SIZES = [(576, 960), (64, 100), (96, 33), (8, 7), (2, 48)]
 """Input and output features: whole panels, a part of one, and less than one."""
@@ -35,21 +36,6 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
         pytest.skip("this machine computes them by oneDNN")
     assert kernel("linear.float", chosen) is not None
     return chosen
-
-
-@pytest.fixture(params=[1, 2, 3])
-def team(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    torch.manual_seed(0)
-    with torch.inference_mode():
-        yield
 
 
 def layer(sizes: tuple[int, int], dtype: torch.dtype, *, bias: bool = True) -> nn.Linear:

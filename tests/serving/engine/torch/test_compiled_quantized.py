@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -14,6 +14,8 @@ from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.compiled.layout import GROUP
 from serving.engine.torch.compiled.linear.layer import CompiledLinear, compiled_in
 from serving.engine.torch.int8 import Int8Linear
+
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 SIZES = [(576, 960), (64, 100), (192, 33), (256, 7)]
 """Input and output features: whole panels, a part of one, and less than one."""
@@ -95,21 +97,6 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     if kernel(f"linear.{request.param.partition('-')[0]}", chosen.dtype) is None:
         pytest.skip("this machine has no kernel for them")
     return chosen
-
-
-@pytest.fixture(params=[1, 2, 3])
-def team(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    torch.manual_seed(0)
-    with torch.inference_mode():
-        yield
 
 
 def quantized(kind: Kind, sizes: tuple[int, int], *, bias: bool = True) -> nn.Module:
