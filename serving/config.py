@@ -41,9 +41,10 @@ class ExportConfig:
     """Version to write; by default the next free one. A version that exists is never touched."""
 
     engine: Literal["auto", "torch", "openvino", "onnx"] = "auto"
-    """What computes: ``torch`` serves everything and runs on GPUs, ``openvino`` is the fastest on x86 CPUs,
-    ``onnx`` is onnxruntime. ``auto`` takes openvino where it is installed, serves this model and no GPU is
-    there, else torch. It never changes the precision of the weights."""
+    """What computes: ``torch`` serves everything, runs on GPUs and is the fastest on CPUs with AVX-512,
+    ``openvino`` on other x86 CPUs, ``onnx`` is onnxruntime. ``auto`` takes openvino where it is installed,
+    serves this model and no GPU is there, else torch; for int8 torch where this CPU computes it faster. It
+    never changes the precision of the weights."""
 
     weights: Literal["bf16", "fp16", "fp32", "int8", "int4", "nf4"] | None = None
     """Precision of the weights, by default the checkpoint's. Where it differs, what that costs is measured
