@@ -112,9 +112,9 @@ class SlotEngine(Engine):
         All but the last reach their prompts' ends, and their rows follow each other.
         """
         chunks: list[tuple[Chunk, Sequence]] = []
-        budget = SMALLEST
+        budget = 0
         # What is left of the budget after one prompt is too little to begin another with, or is used.
-        while budget >= SMALLEST and (work := self._scheduler.next_prefill()) is not None:
+        while (not chunks or budget >= SMALLEST) and (work := self._scheduler.next_prefill()) is not None:
             row, sequence = work
             prompt = sequence.request.prompt_ids
             if not chunks:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["SHORT", "SMALLEST", "STALL", "UNNOTICED", "PrefillBudget"]
+__all__ = ["SHORT", "SMALLEST", "SMALLEST_OF_LONG", "STALL", "UNNOTICED", "PrefillBudget"]
 
 STALL = 1.0
 """Time for prompts in decode passes; between tokens a stream then waits twice as long as without, or
@@ -23,13 +23,17 @@ read. Where that is too long, ``prefill_chunk`` bounds it."""
 SHORT = 256
 """Tokens of a prompt that is over after a few pieces; a longer one would hold streams up again and again."""
 
-SMALLEST = 4
-"""Tokens that are computed in any case; at the end of a long prompt each sees all others and costs much."""
+SMALLEST = 16
+"""Tokens of a short prompt that are computed in any case: a pass reads all weights, so fewer would cost as
+much."""
+
+SMALLEST_OF_LONG = 4
+"""Those of a long prompt; at its end each sees all others and costs much."""
 
 _REST = 1.25
 """A rest of a prompt that is larger than the budget by less than this factor is not split again."""
 
-_TELLING = SMALLEST // 2
+_TELLING = SMALLEST_OF_LONG // 2
 """Tokens from which on a pass says what a chunk costs per token; pieces may be smaller than the budget."""
 
 _MIXED = 4
@@ -64,10 +68,10 @@ class PrefillBudget:
         """
         if not streams or self._decode_seconds is None or self._token_seconds is None:
             return self._largest
-        seconds = STALL * self._decode_seconds
+        seconds, smallest = STALL * self._decode_seconds, SMALLEST_OF_LONG
         if prompt <= SHORT:
-            seconds = max(seconds, UNNOTICED - self._decode_seconds)
-        return min(self._largest, max(SMALLEST, int(seconds / self._token_seconds)))
+            seconds, smallest = max(seconds, UNNOTICED - self._decode_seconds), SMALLEST
+        return min(self._largest, max(smallest, int(seconds / self._token_seconds)))
 
     def chunk(self, left: int, budget: int) -> int:
         """Return how many of the ``left`` tokens of one prompt to compute within ``budget``.

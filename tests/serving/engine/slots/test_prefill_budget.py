@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from serving.engine.slots.prefill_budget import SHORT, SMALLEST, STALL, UNNOTICED, PrefillBudget
+from serving.engine.slots.prefill_budget import (
+    SHORT,
+    SMALLEST,
+    SMALLEST_OF_LONG,
+    STALL,
+    UNNOTICED,
+    PrefillBudget,
+)
 
 
 def make_budget(decode: float, prefill: float, tokens: int = 100) -> PrefillBudget:
@@ -44,6 +51,7 @@ def test_quick_passes_may_take_what_nobody_notices() -> None:
     )
     # Tokens that cost much are computed a few at a time all the same.
     assert make_budget(0.001, 2.0).tokens(SHORT, streams=True) == SMALLEST
+    assert make_budget(0.001, 2.0).tokens(SHORT + 1, streams=True) == SMALLEST_OF_LONG
 
 
 def test_it_follows_a_machine_that_slows_down() -> None:
