@@ -105,7 +105,9 @@ from serving.triton_runtime import triton_environment; \
 triton_environment(find_triton(), threads=1)" \
     && sh /slim.sh /opt/trimaran trimaran.commands serving.serve serving.health \
         serving.engine.torch.loading serving.engine.torch.compiled.row_kernel \
-        serving.engine.torch.compiled.linear_kernel serving.engine.torch.compiled.rotary_kernel \
+        serving.engine.torch.compiled.rotary_kernel serving.engine.torch.compiled.program_kernel \
+        serving.engine.torch.compiled.linear.float_kernel serving.engine.torch.compiled.linear.nf4_kernel \
+        serving.engine.torch.compiled.linear.int8_kernel \
         serving.engine.openvino.loading serving.engine.onnx.loading \
         transformers.models.llama.modeling_llama
 
