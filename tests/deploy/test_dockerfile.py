@@ -49,3 +49,13 @@ def test_pip_compiles_nothing() -> None:
     commands = re.findall(r"pip install(.*)", TEXT)
     assert len(commands) >= 8
     assert all(command.startswith(" --no-compile ") for command in commands)
+
+
+def test_what_is_made_for_the_image_is_what_there_is() -> None:
+    """A module that has moved would be noticed after minutes, when the image is built."""
+    named = set(re.findall(r"\bserving\.engine\.[\w.]+", TEXT))
+    for module in named:
+        assert (REPOSITORY / module.replace(".", "/")).with_suffix(".py").is_file(), module
+    folder = REPOSITORY / "serving/engine/torch/compiled"
+    kernels = {path.relative_to(REPOSITORY).with_suffix("") for path in folder.rglob("*_kernel.py")}
+    assert {".".join(path.parts) for path in kernels} <= named

@@ -11,7 +11,14 @@ import bitsandbytes
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Config, LlamaConfig, MambaConfig, MixtralConfig, PretrainedConfig
+from transformers import (
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    MixtralConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from checkpoints.errors import UnsupportedCheckpoint
 from checkpoints.loading import load_model
@@ -22,11 +29,13 @@ from serving.engine.config import ENGINE_CONFIG_NAME, EngineConfig
 from serving.engine.request import GenerationRequest, SamplingParameters
 from serving.engine.torch import exporting, int8_rounding, products
 from serving.engine.torch.compiled.kernels import kernel
+from serving.engine.torch.compiled.linear.layer import CompiledLinear
 from serving.engine.torch.decoder_layer import fuse_decoder_layers
 from serving.engine.torch.exporting import EXPORTER
 from serving.engine.torch.int8 import Int8Linear
 from serving.engine.torch.int8_rounding import round_linear_layers
 from serving.engine.torch.loading import load_engine
+from serving.engine.torch.packed_nf4 import PackedNF4Linear
 from serving.engine.torch.precision import load_in_precision
 from serving.engine.torch.runner import TorchRunner
 from tests.equality import assert_equal_tokens, generate_greedily
@@ -44,32 +53,44 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return quantize(QuantizeConfig(source, folder / "packed", fidelity=False))
 
 
+def assert_served_as_generated(checkpoint: Path, config: EngineConfig, model: PreTrainedModel) -> None:
+    """The engine's tokens are those that ``model`` generates."""
+    ids = prompts(5)
+    references = [generate_greedily(model, item, 16, []) for item in ids]
+    engine = load_engine(checkpoint, config, read_manifest(checkpoint))
+    sampling = SamplingParameters(max_tokens=16, ignore_eos=True)
+    found = drive(engine, [GenerationRequest(item, sampling) for item in ids])
+    assert_equal_tokens(references, [token_ids(events) for events in found])
+
+
 def test_nf4_computed_in_float32_equals_generate(packed: Path) -> None:
     config = EngineConfig(
         weights="nf4", kv_dtype="fp32", max_context=128, slots=4, prefill_chunk=16, threads=1, device="cpu"
     )
     model = load_in_precision(packed, config)
     assert {values.dtype for values in model.parameters()} == {torch.float32, torch.uint8}
-    ids = prompts(5)
-    references = [generate_greedily(model, item, 16, []) for item in ids]
-    engine = load_engine(packed, config, read_manifest(packed))
-    sampling = SamplingParameters(max_tokens=16, ignore_eos=True)
-    found = drive(engine, [GenerationRequest(item, sampling) for item in ids])
-    assert_equal_tokens(references, [token_ids(events) for events in found])
+    assert_served_as_generated(packed, config, model)
     # The same weights as in bf16, only multiplied more exactly.
     with torch.inference_mode():
-        tokens = torch.tensor([ids[0]])
+        tokens = torch.tensor(prompts(1))
         bf16 = load_model(packed, device="cpu")(tokens).logits.float()
         difference = (model(tokens).logits - bf16).norm() / bf16.norm()
     assert 0 < difference < 0.02
 
 
-def test_nf4_layers_computed_together_equal_bitsandbytes_own(packed: Path) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_nf4_layers_computed_together_equal_bitsandbytes_own(
+    packed: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(products, "compiled_in", lambda layer: None)
     plain, fused = (load_model(packed, dtype="bf16", device="cpu") for _ in range(2))
     layer = plain.model.layers[0].mlp.down_proj
     if not layer.support_avx512bf16_for_cpu:
         pytest.skip("bitsandbytes lays NF4 weights out anew only on CPUs with AVX-512 bf16")
     assert fuse_decoder_layers(fused, rows=8) == len(plain.model.layers)
+    kind = PackedNF4Linear if not compiled or kernel("linear.nf4", torch.bfloat16) is None else CompiledLinear
+    assert isinstance(fused.model.layers[0].down, kind)
     runners = [TorchRunner(model, 2, 128) for model in (plain, fused)]
     with torch.inference_mode():
         for token_id in (5, 6):
@@ -110,12 +131,7 @@ def test_a_mixture_in_nf4_is_exported_and_served_as_generate_has_it(
     assert (config.engine, config.weights) == ("torch", "nf4")
     model = load_in_precision(checkpoint, config)
     assert packed_experts(model)
-    ids = prompts(5)
-    references = [generate_greedily(model, item, 16, []) for item in ids]
-    engine = load_engine(checkpoint, config, read_manifest(checkpoint))
-    sampling = SamplingParameters(max_tokens=16, ignore_eos=True)
-    found = drive(engine, [GenerationRequest(item, sampling) for item in ids])
-    assert_equal_tokens(references, [token_ids(events) for events in found])
+    assert_served_as_generated(checkpoint, config, model)
 
 
 @pytest.fixture(scope="module")
@@ -134,18 +150,13 @@ def test_int8_weights_give_the_tokens_of_the_model_that_has_them(
         pytest.skip("this machine has no kernel for them")
     config = EngineConfig(weights="int8", kv_dtype="fp32", max_context=128, slots=4, threads=1, device="cpu")
     reference = EXPORTER.logits_model(plain, config)
-    ids = prompts(5)
-    references = [generate_greedily(reference, item, 16, []) for item in ids]
-    engine = load_engine(plain, config, read_manifest(plain))
-    sampling = SamplingParameters(max_tokens=16, ignore_eos=True)
-    found = drive(engine, [GenerationRequest(item, sampling) for item in ids])
-    assert_equal_tokens(references, [token_ids(events) for events in found])
+    assert_served_as_generated(plain, config, reference)
     # Seven layers in each of two, and the head.
     assert ("15 of 15 linear layers" in caplog.text and "--engine openvino" in caplog.text) == (not compiled)
     rounded, exact = (load_model(plain, dtype="fp32", device="cpu") for _ in range(2))
     round_linear_layers(rounded, torch.float32)
     with torch.inference_mode():
-        one, other, full = (model(torch.tensor([ids[0]])).logits for model in (reference, rounded, exact))
+        one, other, full = (model(torch.tensor(prompts(1))).logits for model in (reference, rounded, exact))
     assert 0 < (one - full).norm() < 0.05 * full.norm()
     assert (one - other).norm() < 0.05 * full.norm()
 

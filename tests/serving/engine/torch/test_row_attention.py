@@ -31,14 +31,6 @@ from tests.serving.engine.torch.architectures import tiny_model
 SLOTS, POSITIONS = 24, 200
 
 
-@pytest.fixture(params=[1, 2, 3])
-def team(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def defined(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scaling: float
 ) -> torch.Tensor:
