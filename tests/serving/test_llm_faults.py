@@ -79,19 +79,21 @@ def _a_request_may_limit_its_wait(server: TritonServer) -> None:
 
 
 def test_sigterm_during_load_drains(checkpoint: Path, tmp_path: Path) -> None:
-    exported(checkpoint, tmp_path, infer_model=False)
+    tokens = 4_000  # seconds, so that a look at the metrics finds all of them running
+    exported(checkpoint, tmp_path, max_context=2 * tokens, infer_model=False)
     server = TritonServer(tmp_path)
     server.start()
     try:
         with TritonClient(server.grpc_url) as client, ThreadPoolExecutor(8) as pool:
             running: list[Future[Generation]] = [
-                pool.submit(client.generate, text="The sea", max_tokens=600, ignore_eos=True)
+                pool.submit(client.generate, text="The sea", max_tokens=tokens, ignore_eos=True)
                 for _ in range(8)
             ]
             while metric(server.metrics_url, "trimaran_running_requests", model="llm") < 8:
+                assert not any(one.done() for one in running), "not long enough to be seen running"
                 time.sleep(0.02)
             server.stop()  # sends SIGTERM and waits
-            assert [len(one.result().output_ids) for one in running] == [600] * 8
+            assert [len(one.result().output_ids) for one in running] == [tokens] * 8
     finally:
         server.stop()
 
