@@ -105,6 +105,7 @@ from serving.triton_runtime import triton_environment; \
 triton_environment(find_triton(), threads=1)" \
     && sh /slim.sh /opt/trimaran trimaran.commands serving.serve serving.health \
         serving.engine.torch.loading serving.engine.torch.compiled.row_kernel \
+        serving.engine.torch.compiled.prompt_kernel \
         serving.engine.torch.compiled.rotary_kernel serving.engine.torch.compiled.program_kernel \
         serving.engine.torch.compiled.linear.float_kernel serving.engine.torch.compiled.linear.nf4_kernel \
         serving.engine.torch.compiled.linear.int8_kernel \

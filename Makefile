@@ -58,8 +58,9 @@ bench-serving: $(VENV)/.installed-engines ## measure our engines and others side
 bench-serving-128: $(VENV)/.installed-engines ## the second page of bench-serving alone: 128 requests
 	$(BIN)/python -m benchmarks.serving --full
 
-bench-engines: $(VENV)/.installed-engines ## the other figures of docs/performance.md: steps, memory, long prompts, scaling
+bench-engines: $(VENV)/.installed-engines ## the other figures of docs/performance.md: steps, prompts, memory, long prompts, scaling
 	$(BIN)/python -m benchmarks.decode_step
+	$(BIN)/python -m benchmarks.prefill
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.long_prompt
 	$(BIN)/python -m benchmarks.long_prompt --engine openvino --weights int8

@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.failures import PeerFailure
 from benchmarks.machine import machine_facts
+from benchmarks.options import numbers
 from benchmarks.preparation import make_setting, tell
 from benchmarks.prompts import prompt_texts
 from benchmarks.serving_peers.triton import TritonGrpc
@@ -104,14 +105,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--weights", default="int8", help="their precision")
     add(
         "--delays",
-        type=_numbers,
+        type=numbers(least=0),
         default=[0, 1000, 10000],
         metavar="US,US",
         help="queue delays, microseconds",
     )
     add(
         "--batch-sizes",
-        type=_numbers,
+        type=numbers(),
         default=[1, 32],
         metavar="N,N",
         help="largest batches, with the default delay",
@@ -121,13 +122,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--output", type=Path, metavar="FOLDER", default=Path(__file__).parent / "results",
         help="where the results go")  # fmt: skip
     return parser.parse_args(arguments)
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers") from None
 
 
 if __name__ == "__main__":

@@ -15,25 +15,21 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
-from unittest.mock import patch
-
-import torch
 
 from benchmarks.fast_paths import VARIATIONS, without
 from benchmarks.machine import machine_facts, measure_floors
+from benchmarks.options import numbers
 from benchmarks.preparation import make_setting, tell
+from benchmarks.step_parts import PARTS, seconds_inside
 from checkpoints.errors import TrimaranError
 from checkpoints.manifest import read_manifest
 from serving.engine.config import EngineConfig
 from serving.engine.contract import Engine
 from serving.engine.request import GenerationRequest, SamplingParameters
-from serving.engine.torch.compiled.kernels import Kernel
-from serving.engine.torch.compiled.program import Program
 from serving.engine.torch.loading import load_engine
 
 __all__ = ["main", "measure", "render"]
@@ -44,30 +40,6 @@ _SKIPPED = 3
 """Steps of a new batch that are not measured: the first allocate."""
 
 _PROFILED = 5
-
-_PARTS = {
-    "linear": (
-        "linear",
-        "matmul",
-        "mm",
-        "addmm",
-        "_linear_pointwise",
-        "mkldnn_linear",
-        "gemv_4bit",
-    ),
-    "attention": (
-        "row",
-        "scaled_dot_product_attention",
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_scaled_dot_product_attention_math",
-        "bmm",
-        "baddbmm",
-        "_softmax",
-    ),
-}
-"""Part of a step -> torch's operators, without their library's name, and our kernels in it. Keys that are
-repeated before the attention are copied by operators that other things use too: these count as everything
-else."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,14 +89,14 @@ def measure(
     manifest = read_manifest(checkpoint)
     engines: dict[str, Engine] = {}
     for name in VARIATIONS:
-        with _left_out(name):
+        with without(name):
             engines[name] = load_engine(checkpoint, config, manifest)
         tell(f"loaded: {name}")
     seconds: dict[tuple[str, int], list[float]] = {}
     inside: dict[tuple[str, int], list[dict[str, float]]] = {}
     for _ in range(rounds):
         for name, engine in engines.items():
-            with _left_out(name):
+            with without(name):
                 for count in rows:
                     found, parts = _run_batch(engine, count, steps)
                     seconds.setdefault((name, count), []).extend(found)
@@ -134,13 +106,6 @@ def measure(
         name: {str(count): _cell(seconds[name, count], inside[name, count]) for count in rows}
         for name in engines
     }
-
-
-def _left_out(name: str) -> ExitStack:
-    stack = ExitStack()
-    for change in without(name):
-        stack.enter_context(change)
-    return stack
 
 
 def _run_batch(engine: Engine, rows: int, steps: int) -> tuple[list[float], dict[str, float]]:
@@ -159,43 +124,20 @@ def _run_batch(engine: Engine, rows: int, steps: int) -> tuple[list[float], dict
         start = time.perf_counter()
         engine.step()
         seconds.append(time.perf_counter() - start)
-    with (
-        patch.object(Kernel, "run", _named(Kernel.run)),
-        patch.object(Program, "run", Program.run_one_by_one),
-        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile,
-    ):
+
+    def profiled() -> None:
         for _ in range(_PROFILED):
             engine.step()
+
+    parts = seconds_inside(profiled)
     for handle in handles:
         engine.cancel(handle)
-    times = ((event.key, event.self_cpu_time_total * 1e-6) for event in profile.key_averages())
-    return seconds, {name: value / _PROFILED for name, value in parts_of(times).items()}
-
-
-def _named(compute: Callable[..., None]) -> Callable[..., None]:
-    """Return what does the same and is seen by the profiler, which knows only torch's operators."""
-
-    def run(kernel: Kernel, *arguments: Any, **others: Any) -> None:
-        with torch.profiler.record_function(kernel.name):
-            compute(kernel, *arguments, **others)
-
-    return run
-
-
-def parts_of(times: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Add up what operators took by themselves; ``times`` are their names, as torch has them, and seconds."""
-    parts = dict.fromkeys(_PARTS, 0.0)
-    for key, value in times:
-        name = key.rpartition("::")[2].partition(".")[0]
-        for part, names in _PARTS.items():
-            if name in names:
-                parts[part] += value
-    return parts
+    return seconds, {name: value / _PROFILED for name, value in parts.items()}
 
 
 def _cell(seconds: Sequence[float], inside: Sequence[Mapping[str, float]]) -> dict[str, float]:
     step = median(seconds)
-    parts = {name: median(one[name] for one in inside) for name in _PARTS}
+    parts = {name: median(one[name] for one in inside) for name in PARTS}
     rest = max(0.0, step - sum(parts.values()))
     return {
         name: round(1e3 * value, 2) for name, value in {"step": step, **parts, "rest": rest}.items()
@@ -235,7 +177,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--rows", type=_numbers, default=[1, 8, 32], metavar="1,8,32", help="requests in the batch")
+    add("--rows", type=numbers(most=64), default=[1, 8, 32], metavar="1,8,32", help="requests in the batch")
     add("--steps", type=int, default=20, help="steps of each batch and round (default 20)")
     add("--rounds", type=int, default=2, help="how often the variations take turns (default 2)")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
@@ -251,16 +193,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}; accepted: at least 1")
     return options
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers") from None
-    if not 1 <= numbers[0] <= numbers[-1] <= 64:
-        raise argparse.ArgumentTypeError(f"{text!r}; accepted: numbers of 1 to 64")
-    return numbers
 
 
 if __name__ == "__main__":

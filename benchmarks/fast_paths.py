@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -20,6 +20,7 @@ _FUSE, _JOIN, _PACK, _NORMS = (
 _SLOTS = f"{_FOLDER}.runner.use_slot_attention"
 _ATTEND = f"{_FOLDER}.decoder_layer.attend"
 _ROWS = f"{_FOLDER}.attention.kernel_for_rows"
+_PROMPTS = f"{_FOLDER}.attention.kernel_for_prompt"
 _COMPILED = f"{_FOLDER}.products.compiled_in"
 _ROUNDED = f"{_FOLDER}.int8_rounding.compiled_in"
 _ROTATED = f"{_FOLDER}.decoder_layer.kernel"
@@ -53,10 +54,10 @@ def _attend(
 VARIATIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "as served": {},
     "nothing compiled: oneDNN and PyTorch's operators": {
-        _COMPILED: _nothing, _ROUNDED: _nothing, _ROTATED: _nothing, _ROWS: _nothing,
+        _COMPILED: _nothing, _ROUNDED: _nothing, _ROTATED: _nothing, _ROWS: _nothing, _PROMPTS: _nothing,
     },
     "each kernel called from Python": {_PROGRAM: _nothing},
-    "rows attend by PyTorch's own attention": {_PROGRAM: _nothing, _ROWS: _nothing},
+    "attention by PyTorch": {_PROGRAM: _nothing, _ROWS: _nothing, _PROMPTS: _nothing},
     "linear layers by oneDNN": {_COMPILED: _nothing, _ROUNDED: _nothing},
     "keys repeated for each query head": {_PROGRAM: _nothing, _SLOTS: _none, _ATTEND: _attend},
     "decoder layers not fused": {_FUSE: _none},
@@ -68,6 +69,10 @@ VARIATIONS: dict[str, dict[str, Callable[..., Any]]] = {
 """Name -> what is replaced by what; the first is the engine itself."""
 
 
-def without(variation: str) -> list[AbstractContextManager[Any]]:
-    """Return what to enter while an engine is loaded and while it runs, to have this variation of it."""
-    return [patch(target, replacement) for target, replacement in VARIATIONS[variation].items()]
+@contextmanager
+def without(variation: str) -> Iterator[None]:
+    """What to be in while an engine is loaded and while it runs, to have this variation of it."""
+    with ExitStack() as stack:
+        for target, replacement in VARIATIONS[variation].items():
+            stack.enter_context(patch(target, replacement))
+        yield

@@ -35,6 +35,7 @@ from benchmarks.failures import PeerFailure
 from benchmarks.loadgen_peers.scenario import FIGURES, SCENARIOS, Measured, Scenario
 from benchmarks.loadgen_report import page, ratios
 from benchmarks.machine import machine_facts
+from benchmarks.options import numbers
 from benchmarks.preparation import demo_checkpoint, tell
 from benchmarks.processes import end
 from loadtests.metrics.distribution import Distribution
@@ -213,7 +214,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--tools", type=_tools, default=list(TOOLS), metavar="A,B", help=f"of {', '.join(TOOLS)}")
     listed = "; ".join(f"{number} {scenario.name}" for number, scenario in enumerate(SCENARIOS))
-    add("--scenarios", type=_numbers, default=list(range(len(SCENARIOS))), metavar="N,N", help=listed)
+    add(
+        "--scenarios",
+        type=numbers(0, len(SCENARIOS) - 1),
+        default=list(range(len(SCENARIOS))),
+        metavar="N,N",
+        help=listed,
+    )
     add("--rounds", type=int, default=3, metavar="N", help="interleaved rounds (default 3)")
     add("--keep", type=Path, metavar="FOLDER", help="keep the output of tools that failed there")
     add("--output", type=Path, metavar="FOLDER", default=Path(__file__).parent / "results",
@@ -226,16 +233,6 @@ def _tools(text: str) -> list[str]:
     if unknown := [name for name in names if name not in TOOLS]:
         raise argparse.ArgumentTypeError(f"{', '.join(unknown)}; accepted: {', '.join(TOOLS)}")
     return names
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = [-1]
-    if any(not 0 <= number < len(SCENARIOS) for number in numbers):
-        raise argparse.ArgumentTypeError(f"{text}; accepted: 0 to {len(SCENARIOS) - 1}, with commas")
-    return numbers
 
 
 if __name__ == "__main__":

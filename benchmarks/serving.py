@@ -33,6 +33,7 @@ from typing import Any
 from benchmarks.cells import CellStore
 from benchmarks.design_figures import floor_shares, peer_shares, shortfalls
 from benchmarks.machine import is_of_design_kind, machine_facts, measure_floors
+from benchmarks.options import numbers
 from benchmarks.plot import plot_serving
 from benchmarks.preparation import make_setting, tell
 from benchmarks.prompts import prompt_texts
@@ -209,7 +210,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--peers", type=_list, metavar="A,B", help="only these peers (--list)")
     add("--list", action="store_true", help="print the peers and stop")
     add("--rounds", type=int, metavar="N", help="interleaved rounds (default 3; with --quick 1)")
-    add("--concurrency", type=_numbers, metavar="1,8,32", help="users at once")
+    add("--concurrency", type=numbers(), metavar="1,8,32", help="users at once")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
         help="of transformers, vLLM and our torch engine; auto: bf16 where the processor has it")  # fmt: skip
     add("--threads", type=int, help="math threads of each engine (default: the cores)")
@@ -232,16 +233,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = sorted({int(part) for part in _list(text)})
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers") from None
-    if not numbers or numbers[0] < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; accepted: numbers of at least 1")
-    return numbers
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks import decode_step
-from benchmarks.decode_step import measure, parts_of, render
-from benchmarks.fast_paths import VARIATIONS
+from benchmarks.decode_step import measure, render
+from benchmarks.fast_paths import VARIATIONS, without
+from benchmarks.step_parts import parts_of
 from serving.engine.config import EngineConfig
 from serving.engine.contract import Engine
 from serving.engine.torch import loading
@@ -43,17 +43,17 @@ def test_every_variation_runs_and_leaves_out_what_it_says(
 
     ran: dict[str, set[str]] = {name: set() for name in VARIATIONS}
     running = [""]
-    leave_out, compute = decode_step._left_out, Kernel.run
+    compute = Kernel.run
 
-    def note(name: str) -> ExitStack:
+    def note(name: str) -> Any:
         running[0] = name
-        return leave_out(name)
+        return without(name)
 
     def count(self: Kernel, *arguments: Any, **others: Any) -> Any:
         ran[running[0]].add(self.name)
         return compute(self, *arguments, **others)
 
-    monkeypatch.setattr(decode_step, "_left_out", note)
+    monkeypatch.setattr(decode_step, "without", note)
     monkeypatch.setattr(Kernel, "run", count)
     monkeypatch.setattr(decode_step, "load_engine", load)
     checkpoint = sealed_llama(tmp_path / "checkpoint", tiny_tokenizer)
@@ -64,12 +64,12 @@ def test_every_variation_runs_and_leaves_out_what_it_says(
     served, uncompiled, one_by_one, by_pytorch, by_onednn, repeated, unfused, unpacked, plain = kinds
     assert one_by_one == by_pytorch == served
     # As served, all kernels run; what is left out does not.
-    assert ran["as served"] == {"linear.float", "program", "row", "rotary"}
-    assert ran["each kernel called from Python"] == {"linear.float", "row", "rotary"}
+    assert ran["as served"] == {"linear.float", "program", "prompt", "row", "rotary"}
+    assert ran["each kernel called from Python"] == {"linear.float", "prompt", "row", "rotary"}
     assert ran["nothing compiled: oneDNN and PyTorch's operators"] == set()
-    assert ran["rows attend by PyTorch's own attention"] == {"linear.float", "rotary"}
+    assert ran["attention by PyTorch"] == {"linear.float", "rotary"}
     assert ran["keys repeated for each query head"] == {"linear.float", "rotary"}
-    assert ran["linear layers by oneDNN"] == {"row", "rotary"}
+    assert ran["linear layers by oneDNN"] == {"prompt", "row", "rotary"}
     assert {"FusedDecoderLayer", "CompiledLinear", "RMSNorm"} <= served
     assert uncompiled == by_onednn
     assert "PackedLinear" in by_onednn

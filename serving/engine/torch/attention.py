@@ -2,7 +2,8 @@
 
 Keys and values are never repeated for the query heads that share them. In a decode pass rows attend over
 their own length (``compiled/row_attention.py``) or in runs of similar length instead of all over the
-longest. What a model asks for beyond scores, mask and softmax is left to transformers.
+longest. Tokens of a prompt attend up to their own position (``compiled/prompt_attention.py``) or behind a
+mask. What a model asks for beyond scores, mask and softmax is left to transformers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from serving.engine.torch.compiled.prompt_attention import attend_prompt, kernel_for_prompt
 from serving.engine.torch.compiled.row_attention import attend_by_row, kernel_for_rows
 from serving.engine.torch.plan import Plan
 
@@ -81,11 +83,15 @@ def attend(
 ) -> torch.Tensor:
     """Attend without anything else; shapes as in ``slot_attention``, of which this is the usual case."""
     # With another mask than the pass's own, a model has something to add to the scores.
-    lengths = plan.lengths if mask is plan.mask and key.shape[2] == plan.length else None
-    if lengths is not None and scaling is not None and len(lengths) == len(query):
-        found = kernel_for_rows(query, key, value)
-        if found is not None:
-            return attend_by_row(found, query, key, value, lengths, scaling)
+    if plan.sees_all and mask is plan.mask and key.shape[2] == plan.length and scaling is not None:
+        if plan.lengths is not None and len(plan.lengths) == len(query):
+            found = kernel_for_rows(query, key, value)
+            if found is not None:
+                return attend_by_row(found, query, key, value, plan.lengths, scaling)
+        elif plan.start is not None and query.shape[2] == plan.query:
+            found = kernel_for_prompt(query, key, value)
+            if found is not None:
+                return attend_prompt(found, query, key, value, plan.start, scaling)
     compute = _attend_prompt if plan.is_prefill else _attend_rows
     return compute(plan, query, key, value, mask, scaling)
 

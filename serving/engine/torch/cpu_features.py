@@ -25,7 +25,7 @@ def computes_int8() -> bool:
 
     try:
         from serving.engine.torch.compiled.linear.int8_kernel import KERNELS
-        from serving.engine.torch.compiled.linear.tile import INSTRUCTIONS
+        from serving.engine.torch.compiled.tile import INSTRUCTIONS
     except ModuleNotFoundError:  # Numba
         return False
     return bool(KERNELS) and not (INSTRUCTIONS and INSTRUCTIONS.tiles) and pytorch_openmp() is not None

@@ -7,6 +7,8 @@ computed once here.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 
 __all__ = ["Plan"]
@@ -26,8 +28,7 @@ class Plan:
         start: position of the first token of a prompt's chunk; None in a decode pass.
         segments: ``(first row, row after the last, length)`` of rows that attend together, counted
             from ``first_row``; empty where all rows attend over ``length``.
-        lengths: int64 ``[rows]``, positions that each row has, where its new token may look at all of them;
-            None in other passes.
+        sees_all: whether a token is known to look at all positions up to its own, in every layer.
         parts: the plans of which this one is made up; empty where it is not.
     """
 
@@ -40,7 +41,7 @@ class Plan:
         *,
         start: int | None = None,
         segments: tuple[tuple[int, int, int], ...] = (),
-        lengths: torch.Tensor | None = None,
+        sees_all: bool = False,
         parts: tuple[Plan, ...] = (),
     ) -> None:
         self.first_row = first_row
@@ -49,11 +50,11 @@ class Plan:
         self.length = length
         self.query: int = positions.shape[1]
         self.segments = segments
-        self.lengths = lengths
+        self.start = start
+        self.sees_all = sees_all
         self.parts = parts
         self.mask: torch.Tensor | None = None
         """Additive ``[rows, 1, query, length]``, where all layers have the same."""
-        self._start = start
         self._written: dict[tuple[int, int, torch.device], torch.Tensor] = {}
         self._places: tuple[torch.Tensor, torch.Tensor] | None = None
         self._rotation: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -61,7 +62,14 @@ class Plan:
     @property
     def is_prefill(self) -> bool:
         """Whether this is a chunk of one prompt."""
-        return self._start is not None
+        return self.start is not None
+
+    @cached_property
+    def lengths(self) -> torch.Tensor | None:
+        """Positions that each row has, int64 ``[rows]``, in a decode pass that sees them all; else None."""
+        if self.is_prefill or self.parts or not self.sees_all:
+            return None
+        return self.positions[:, 0] + 1
 
     @classmethod
     def empty(cls) -> Plan:
@@ -69,9 +77,9 @@ class Plan:
         return cls(0, 0, torch.zeros((0, 0), dtype=torch.int64), 0)
 
     @classmethod
-    def prefill(cls, row: int, positions: torch.Tensor, start: int) -> Plan:
+    def prefill(cls, row: int, positions: torch.Tensor, start: int, *, sees_all: bool = False) -> Plan:
         """Return the plan of a chunk of one prompt; ``positions`` is int64 ``[1, query]``."""
-        return cls(row, row + 1, positions, start + positions.shape[1], start=start)
+        return cls(row, row + 1, positions, start + positions.shape[1], start=start, sees_all=sees_all)
 
     @classmethod
     def decode(cls, positions: torch.Tensor, lengths: list[int], *, sees_all: bool = False) -> Plan:
@@ -80,10 +88,10 @@ class Plan:
         Args:
             positions: int64 ``[rows, 1]``.
             lengths: of the rows, this token included.
-            sees_all: whether a token looks at all positions of its row, in every layer.
+            sees_all: see ``Plan``.
         """
-        own = positions[:, 0] + 1 if sees_all else None
-        return cls(0, len(lengths), positions, max(lengths), segments=_segments(lengths), lengths=own)
+        segments = _segments(lengths)
+        return cls(0, len(lengths), positions, max(lengths), segments=segments, sees_all=sees_all)
 
     @classmethod
     def mixed(cls, parts: tuple[Plan, ...]) -> Plan:
@@ -116,8 +124,8 @@ class Plan:
 
     def write(self, stored: torch.Tensor, new: torch.Tensor) -> None:
         """Write ``[rows, heads, query, size]`` into a layer's ``[slots, heads, positions, size]``."""
-        if self._start is not None:
-            stored[self.first_row, :, self._start : self.length] = new[0]
+        if self.start is not None:
+            stored[self.first_row, :, self.start : self.length] = new[0]
             return
         _, heads, room, size = stored.shape
         key = (heads, room, stored.device)

@@ -94,12 +94,13 @@ class TorchRunner:
         self.cache.move_row(source, target, length)
 
     def _prefill_plan(self, row: int, tokens: int, start: int) -> Plan:
-        return Plan.prefill(row, self._positions[start : start + tokens].unsqueeze(0), start)
+        positions = self._positions[start : start + tokens].unsqueeze(0)
+        return Plan.prefill(row, positions, start, sees_all=self._masks.sees_all)
 
     def _decode_plan(self, positions: list[int]) -> Plan:
         at = torch.tensor(positions, device=self.device).unsqueeze(1)
         lengths = [position + 1 for position in positions]
-        return Plan.decode(at, lengths, sees_all=self._masks.sees_all and self.device.type == "cpu")
+        return Plan.decode(at, lengths, sees_all=self._masks.sees_all)
 
     def _forward(self, token_ids: torch.Tensor, plan: Plan, keep: int | torch.Tensor = 1) -> torch.Tensor:
         """Return float32 ``[n, vocab]``: of each row its last ``keep`` tokens, or those at these places."""

@@ -13,7 +13,18 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["as_float", "exp2", "inlined", "pointer", "put", "take", "team_size", "thread_number", "wide"]
+__all__ = [
+    "as_float",
+    "exp2",
+    "inlined",
+    "pointer",
+    "put",
+    "rounded",
+    "take",
+    "team_size",
+    "thread_number",
+    "wide",
+]
 
 # As NumPy divides: without a check for zero in every loop, and to NaN or an infinity.
 inlined = njit(error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
@@ -78,12 +89,17 @@ def wide(context: Any, number: Any) -> Any:
 
 
 @inlined
+def rounded(number: Any) -> Any:
+    """Return int32 whose upper half is float32 ``number`` as bfloat16: to nearest, ties to even."""
+    bits = _as_bits(number)
+    return np.int32(bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1)))
+
+
+@inlined
 def put(array: Any, index: int, number: Any) -> None:
     """Store float32 ``number`` in one dimension of ``array``: to nearest, ties to even."""
     if array.itemsize == 2:
-        bits = _as_bits(number)
-        half = np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))
-        array[index] = (bits + half) >> np.int32(16)
+        array[index] = rounded(number) >> np.int32(16)
     else:
         array[index] = number
 

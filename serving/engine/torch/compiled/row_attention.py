@@ -14,9 +14,10 @@ import torch
 from serving.engine.torch.compiled.kernels import Call, Kernel, float_bits, kernel, scratch
 from serving.engine.torch.compiled.layout import BLOCK_POSITIONS, whole_lines
 
-__all__ = ["attend_by_row", "kernel_for_rows", "row_attention_call"]
+__all__ = ["LOG2_E", "attend_by_row", "can_be_read", "kernel_for_rows", "row_attention_call"]
 
-_LOG2_E = math.log2(math.e)
+LOG2_E = math.log2(math.e)
+"""Kernels compute powers of two."""
 
 
 def attend_by_row(
@@ -67,7 +68,7 @@ def row_attention_call(
         size=size,
         value_size=value_size,
         lengths=lengths.data_ptr(),
-        scale_bits=float_bits(scaling * _LOG2_E),
+        scale_bits=float_bits(scaling * LOG2_E),
         query=query.data_ptr(),
         query_row=query.stride(0),
         query_head=query.stride(1),
@@ -84,15 +85,27 @@ def row_attention_call(
 
 def kernel_for_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Kernel | None:
     """Return the kernel for tensors like these, or None where PyTorch has to; shapes as above."""
-    same = query.dtype == key.dtype == value.dtype
-    if not same or query.dtype not in (torch.bfloat16, torch.float32) or query.device.type != "cpu":
-        return None
-    # The kernel checks nothing: what it reads must be there.
-    rows, heads, tokens, size = query.shape
-    whole = key.shape == (rows, key.shape[1], key.shape[2], size) and value.shape[:3] == key.shape[:3]
-    if not whole or tokens != 1 or heads % key.shape[1]:
-        return None
-    # Heads must lie as it walks them: one vector after the other.
-    if query.stride(3) != 1 or key.stride()[2:] != (size, 1) or value.stride()[2:] != (value.shape[3], 1):
+    if query.shape[2] != 1 or not can_be_read(query, key, value):
         return None
     return kernel("row", query.dtype)
+
+
+def can_be_read(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether kernels, which check nothing, find what they read: the tensors are those of one cache.
+
+    Args:
+        query: ``[rows, heads, tokens, size]``.
+        key: ``[rows, kv_heads, length, size]``.
+        value: ``[rows, kv_heads, length, value_size]``.
+    """
+    same = query.dtype == key.dtype == value.dtype
+    if not same or query.dtype not in (torch.bfloat16, torch.float32) or query.device.type != "cpu":
+        return False
+    rows, heads, _, size = query.shape
+    whole = key.shape == (rows, key.shape[1], key.shape[2], size) and value.shape[:3] == key.shape[:3]
+    if not whole or heads % key.shape[1]:
+        return False
+    # Heads must lie as they walk them: one vector after the other.
+    return (
+        query.stride(3) == 1 and key.stride()[2:] == (size, 1) and value.stride()[2:] == (value.shape[3], 1)
+    )

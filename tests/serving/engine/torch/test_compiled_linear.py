@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from serving.engine.torch.compiled import tile
 from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.compiled.linear import float_kernel
 from serving.engine.torch.compiled.linear.layer import CompiledLinear, compiled_in
-from serving.engine.torch.compiled.linear.tile import Instructions
+from serving.engine.torch.compiled.tile import Instructions
 from serving.engine.torch.preparation import prepare_model
 from serving.engine.torch.products import gated_product, product
 from tests.serving.engine.torch.architectures import tiny_model
@@ -208,8 +209,8 @@ def test_what_is_not_compiled() -> None:
 def test_kernels_are_those_that_the_machine_computes_best(
     instructions: Instructions | None, kinds: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(float_kernel, "INSTRUCTIONS", instructions)
-    assert set(float_kernel._kernels()) == kinds
+    monkeypatch.setattr(tile, "INSTRUCTIONS", instructions)
+    assert set(tile.by_precision(float32="one", bfloat16="another")) == kinds
 
 
 def test_shorter_vectors_compute_the_same() -> None:
@@ -218,7 +219,8 @@ def test_shorter_vectors_compute_the_same() -> None:
 import torch
 from serving.engine.torch.compiled.kernels import kernel
 from serving.engine.torch.compiled.linear.layer import CompiledLinear
-from serving.engine.torch.compiled.linear.tile import INSTRUCTIONS
+from serving.engine.torch.compiled.prompt_attention import attend_prompt, kernel_for_prompt
+from serving.engine.torch.compiled.tile import INSTRUCTIONS
 assert INSTRUCTIONS.lanes == 8, INSTRUCTIONS
 assert kernel("linear.float", torch.bfloat16) is None
 close = {"atol": 1e-5, "rtol": 1e-5}
@@ -231,6 +233,15 @@ with torch.inference_mode():
         expected = torch.nn.functional.silu(gate(normalized)) * up(normalized)
         found = CompiledLinear([gate, up], norm=(scales, 1e-3), gated=True)(inputs)
         torch.testing.assert_close(found, expected, **close)
+    for tokens in (1, 5, 70):
+        query = torch.randn(1, 6, tokens, 20)
+        key, value = torch.randn(1, 2, 70, 20), torch.randn(1, 2, 70, 12)
+        found = attend_prompt(kernel_for_prompt(query, key, value), query, key, value, 70 - tokens, 0.3)
+        seen = torch.ones(tokens, 70, dtype=torch.bool).tril(70 - tokens)
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=seen, scale=0.3, enable_gqa=True
+        )
+        torch.testing.assert_close(found, expected.transpose(1, 2), **close)
 print("equal")
 """
     features = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+sse4.2,+avx,+avx2,+fma"}

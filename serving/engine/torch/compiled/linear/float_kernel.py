@@ -8,8 +8,8 @@ import numpy as np
 
 from serving.engine.torch.compiled.layout import PANEL
 from serving.engine.torch.compiled.linear.tasks import ARGUMENTS, leave_rows, task_loop, told_by
-from serving.engine.torch.compiled.linear.tile import INSTRUCTIONS, TILE, tile
 from serving.engine.torch.compiled.numbers import inlined
+from serving.engine.torch.compiled.tile import TILE, by_precision, tile
 
 __all__ = ["ARGUMENTS", "KERNELS"]
 
@@ -24,7 +24,8 @@ def _multiply(
     weights = told.weights + panel * steps * PANEL * 4
     for row in range(0, rows, TILE):
         some = min(TILE, rows - row)
-        tile(stored, some, inputs + row * row_bytes, row_bytes, weights, steps, sums + 4 * row * PANEL)
+        here, there = inputs + row * row_bytes, sums + 4 * row * PANEL
+        tile(stored, PANEL, some, here, row_bytes, 4, weights, steps, there)
 
 
 _compute = task_loop(leave_rows, _multiply)
@@ -38,15 +39,5 @@ def _multiply_float32(arguments: Any) -> None:
     _compute(arguments, told_by(arguments), np.float32)
 
 
-def _kernels() -> dict[str, Any]:
-    """Return those this machine has the instructions for, and for which oneDNN has no better ones."""
-    if INSTRUCTIONS is None:
-        return {}
-    known: dict[str, Any] = {"float32": _multiply_float32}
-    if INSTRUCTIONS.bfloat16 and not INSTRUCTIONS.tiles:
-        known["bfloat16"] = _multiply_bfloat16
-    return known
-
-
-KERNELS = _kernels()
+KERNELS = by_precision(bfloat16=_multiply_bfloat16, float32=_multiply_float32)
 """By the precision of inputs, weights and output."""

@@ -1,4 +1,4 @@
-"""The innermost loop of a linear layer, as LLVM code: a few rows times a panel of weights, in registers.
+"""The innermost loop of a matrix product, as LLVM code: a few rows times a panel, in registers.
 
 Numba's own loops leave it to LLVM where sums are kept; here they stay in vector registers until they are
 complete. With bfloat16 one instruction (VDPBF16PS of AVX-512 BF16) multiplies 32 pairs and adds them to 16
@@ -15,7 +15,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from serving.engine.torch.compiled.keeping import cpu_features
-from serving.engine.torch.compiled.layout import PANEL, TILE_ROWS
+from serving.engine.torch.compiled.layout import TILE_ROWS
 from serving.engine.torch.compiled.llvm import (
     BFloat16,
     by_rows,
@@ -27,7 +27,7 @@ from serving.engine.torch.compiled.llvm import (
     store,
 )
 
-__all__ = ["INSTRUCTIONS", "TILE", "Instructions", "tile"]
+__all__ = ["INSTRUCTIONS", "TILE", "Instructions", "by_precision", "tile"]
 
 _INT32, _INT64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 
@@ -71,29 +71,54 @@ TILE = INSTRUCTIONS.rows if INSTRUCTIONS else 1
 """Rows of a tile at most."""
 
 
-@intrinsic
+def by_precision(**kernels: Any) -> dict[str, Any]:
+    """Return those that this machine has the instructions for, and for which no library has better ones.
+
+    Args:
+        kernels: by the precision they compute in: ``float32`` or ``bfloat16``.
+    """
+    if INSTRUCTIONS is None:
+        return {}
+    if not INSTRUCTIONS.bfloat16 or INSTRUCTIONS.tiles:
+        kernels.pop("bfloat16", None)
+    return kernels
+
+
+@intrinsic(prefer_literal=True)
 def tile(
-    context: Any, stored: Any, rows: Any, inputs: Any, row_bytes: Any, weights: Any, steps: Any, sums: Any
+    context: Any,
+    stored: Any,
+    width: Any,
+    rows: Any,
+    inputs: Any,
+    row_bytes: Any,
+    step_bytes: Any,
+    panel: Any,
+    steps: Any,
+    sums: Any,
 ) -> Any:
-    """Add the products of inputs and weights to ``sums[row, column]``, float32 ``[rows, PANEL]``.
+    """Add the products of inputs and a panel to ``sums[row, column]``, float32 ``[rows, width]``.
 
     Args:
         context: Numba's.
         stored: the type numbers are held as: ``np.uint16``, which means bfloat16, or ``np.float32``.
+        width: of the panel, a number in the source: a multiple of 16, at most ``PANEL``.
         rows: 1 to ``INSTRUCTIONS.rows``.
         inputs: address of the first row.
         row_bytes: from one row to the next.
-        weights: address of a panel: float32 ``[steps, PANEL]``, or bfloat16 ``[steps, PANEL, 2]``.
-        steps: input features, or pairs of them; at least one.
+        step_bytes: from one step of a row to the next; each is four bytes.
+        panel: address of float32 ``[steps, width]``, or bfloat16 ``[steps, width, 2]``.
+        steps: numbers of a row, or pairs of them; at least one.
         sums: address of what is added to.
     """
     assert INSTRUCTIONS is not None
     lanes, most, registers = INSTRUCTIONS.lanes, INSTRUCTIONS.rows, INSTRUCTIONS.sums
     kind = BFloat16() if stored.dtype == types.uint16 else _FLOAT
+    columns = width.literal_value
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        _, rows, *places = arguments
-        whole = PANEL // lanes
+        _, _, rows, *places = arguments
+        whole = columns // lanes
 
         def case(count: int) -> None:
             # The most vectors of a panel whose sums fit; what is left of it is computed by further loops.
@@ -101,22 +126,24 @@ def tile(
                 part for part in range(1, whole + 1) if whole % part == 0 and part * count <= registers
             )
             for first in range(0, whole, vectors):
-                _emit_loop(builder, count, lanes, range(first, first + vectors), kind, *places)
+                _emit_loop(builder, count, columns, lanes, range(first, first + vectors), kind, *places)
 
         by_rows(builder, rows, most, case)
 
-    return types.void(stored, *[types.int64] * 6), generate
+    return types.void(stored, width, *[types.int64] * 7), generate
 
 
 def _emit_loop(
     builder: Any,
     rows: int,
+    columns: int,
     lanes: int,
     vectors: range,
     kind: Any,
     inputs: Any,
     row_bytes: Any,
-    weights: Any,
+    step_bytes: Any,
+    panel: Any,
     steps: Any,
     sums: Any,
 ) -> None:
@@ -124,22 +151,22 @@ def _emit_loop(
     sums_type = ir.VectorType(_FLOAT, lanes)
     factors_type = sums_type if kind is _FLOAT else ir.VectorType(kind, _PAIRS * lanes)
     places = [
-        builder.add(sums, _INT64(4 * (row * PANEL + vector * lanes)))
+        builder.add(sums, _INT64(4 * (row * columns + vector * lanes)))
         for row in range(rows)
         for vector in vectors
     ]
 
     def step(at: Any, totals: list[Any]) -> list[Any]:
-        panel = builder.add(weights, builder.mul(at, _INT64(4 * PANEL)))
+        start = builder.add(panel, builder.mul(at, _INT64(4 * columns)))
         factors = [
-            load(builder, builder.add(panel, _INT64(4 * lanes * vector)), factors_type) for vector in vectors
+            load(builder, builder.add(start, _INT64(4 * lanes * vector)), factors_type) for vector in vectors
         ]
         grown = []
         # Row after row: not all rows' inputs have a register beside the sums.
         for row in range(rows):
             begin = builder.add(inputs, builder.mul(row_bytes, _INT64(row)))
             # A row of bfloat16 may begin at any of them.
-            bits = load(builder, builder.add(begin, builder.shl(at, _INT64(2))), _INT32, align=2)
+            bits = load(builder, builder.add(begin, builder.mul(at, step_bytes)), _INT32, align=2)
             number = repeated(builder, bits, lanes, factors_type)
             some = totals[row * len(vectors) : (row + 1) * len(vectors)]
             for total, factor in zip(some, factors, strict=True):
