@@ -36,7 +36,7 @@ from checkpoints.errors import TrimaranError
 
 __all__ = ["main"]
 
-_PROMPT, _OUTPUT = 64, 48
+_PROMPT, _OUTPUT = 64, 128
 _BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5, "nf4": 0.5}
 
 
@@ -178,6 +178,7 @@ def _microseconds(step: StepTime) -> dict[str, float]:
     return {
         "fixed_us": round(1e6 * step.fixed, 2),
         "per_row_us": round(1e6 * step.per_row, 3),
+        "free_rows": round(step.free_rows, 1),
         "per_context_us": round(1e6 * step.per_context, 4),
         "median_error": round(step.median_error, 4),
     }

@@ -27,7 +27,7 @@ from serving.engine.torch.compiled.numbers import (
     thread_number,
 )
 from serving.engine.torch.compiled.prompt_blocks import LOWEST, pair_shares, pair_values, share
-from serving.engine.torch.compiled.tile import TILE, by_precision, tile
+from serving.engine.torch.compiled.tile import TILE, by_precision, strided_tile
 
 __all__ = ["ARGUMENTS", "KERNELS"]
 
@@ -58,6 +58,13 @@ def _floats(place: Any, count: Any) -> Any:
 
 
 @inlined
+def _fill(place: Any, count: Any, value: Any) -> None:
+    numbers = _floats(place, count)
+    for number in range(count):
+        numbers[number] = value
+
+
+@inlined
 def _multiply(
     stored: Any,
     width: Any,
@@ -69,16 +76,16 @@ def _multiply(
     steps: Any,
     sums: Any,
 ) -> None:
-    """Do what ``tile`` does for any number of rows, and a width that is not known before."""
+    """Do what ``strided_tile`` does for any number of rows, and a width that is not known before."""
     for row in range(0, rows, TILE):
         some = min(TILE, rows - row)
         here, there = inputs + row * row_bytes, sums + 4 * row * width
         if width == 16:
-            tile(stored, 16, some, here, row_bytes, step_bytes, panel, steps, there)
+            strided_tile(stored, 16, some, here, row_bytes, step_bytes, panel, steps, there)
         elif width == 32:
-            tile(stored, 32, some, here, row_bytes, step_bytes, panel, steps, there)
+            strided_tile(stored, 32, some, here, row_bytes, step_bytes, panel, steps, there)
         else:
-            tile(stored, PANEL, some, here, row_bytes, step_bytes, panel, steps, there)
+            strided_tile(stored, PANEL, some, here, row_bytes, step_bytes, panel, steps, there)
 
 
 @inlined
@@ -153,16 +160,16 @@ def _attend_part(told: Any, stored: Any, head: Any, block: Any, part: Any, scrat
     limits = carray(pointer(seen), (width,), np.int32)
     _gather(told, number_bytes, head, block, panel, limits)
     totals = found + 4 * (value_size + 1) * width
-    _floats(found, value_size * width)[:] = 0
-    _floats(totals, width)[:] = 0
-    _floats(totals - 4 * width, width)[:] = LOWEST
+    _fill(found, value_size * width, np.float32(0))
+    _fill(totals, width, np.float32(0))
+    _fill(totals - 4 * width, width, LOWEST)
     end = np.int64(limits[width - 1]) + 1
     blocks = (end + BLOCK_POSITIONS - 1) // BLOCK_POSITIONS
     begin = blocks * part // told.parts * BLOCK_POSITIONS
     end = min(end, blocks * (part + 1) // told.parts * BLOCK_POSITIONS)
     for position in range(begin, end, BLOCK_POSITIONS):
         count = min(BLOCK_POSITIONS, end - position)
-        _floats(scores, count * width)[:] = 0
+        _fill(scores, count * width, np.float32(0))
         keys = told.key + number_bytes * (head * told.key_head + position * told.size)
         _multiply(stored, width, count, keys, number_bytes * told.size, 4, panel, steps, scores)
         share(

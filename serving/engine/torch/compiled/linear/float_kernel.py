@@ -25,7 +25,7 @@ def _multiply(
     for row in range(0, rows, TILE):
         some = min(TILE, rows - row)
         here, there = inputs + row * row_bytes, sums + 4 * row * PANEL
-        tile(stored, PANEL, some, here, row_bytes, 4, weights, steps, there)
+        tile(stored, some, here, row_bytes, weights, steps, there)
 
 
 _compute = task_loop(leave_rows, _multiply)
