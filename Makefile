@@ -64,7 +64,7 @@ bench-engines: $(VENV)/.installed-engines ## the other figures of docs/performan
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.long_prompt
 	$(BIN)/python -m benchmarks.long_prompt --engine openvino --weights int8
-	$(BIN)/python -m benchmarks.batcher
+	$(BIN)/python -m benchmarks.batcher --engine torch --weights int8
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.scaling --weights int8
 	$(BIN)/python -m benchmarks.scaling --engine openvino --weights int8
