@@ -12,7 +12,6 @@ benchmarks/results/decode-step.json and decode-step.md.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.engine_page import add_engine_options, circumstances, publish, where_made
 from benchmarks.fast_paths import VARIATIONS, without
-from benchmarks.machine import machine_facts, measure_floors
+from benchmarks.machine import measure_floors
 from benchmarks.options import numbers
 from benchmarks.preparation import make_setting, tell
 from benchmarks.step_parts import PARTS, seconds_inside
@@ -56,21 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrimaranError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    results = {
-        "made": time.strftime("%Y-%m-%d"),
-        "machine": machine_facts(),
-        "floors": floors,
-        "precision": config.weights,
-        "threads": config.threads,
-        "rounds": options.rounds,
-        "variations": cells,
-    }
-    options.output.mkdir(parents=True, exist_ok=True)
-    page = render(results)
-    (options.output / "decode-step.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (options.output / "decode-step.md").write_text(page, encoding="utf-8")
-    print(page)
-    tell(f"written: {options.output}/decode-step.json, decode-step.md")
+    results = {**circumstances(floors, config, options.rounds), "variations": cells}
+    publish(results, render(results), options.output, "decode-step")
     return 0
 
 
@@ -146,15 +133,12 @@ def _cell(seconds: Sequence[float], inside: Sequence[Mapping[str, float]]) -> di
 
 def render(results: Mapping[str, Any]) -> str:
     """Return the page of ``results``."""
-    machine, floors, variations = results["machine"], results["floors"], results["variations"]
+    variations = results["variations"]
     served = variations[next(iter(VARIATIONS))]
     lines = [
         "# A decode step of the torch engine",
         "",
-        f"Made by `python -m benchmarks.decode_step`. {machine['cpu']}, {machine['cores']} cores, "
-        f"{results['threads']} threads, {results['precision']}; reads "
-        f"{floors['read_bytes_per_second'] / 1e9:.1f} GB/s, multiplies "
-        f"{floors['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s. Milliseconds, medians over "
+        f"Made by `python -m benchmarks.decode_step`. {where_made(results)} Milliseconds, medians over "
         f"{results['rounds']} rounds; rows of {_PROMPT} prompt tokens and what they generated since.",
         "",
         "| rows | engine | whole step | linear layers | attention | everything else | of the served |",
@@ -179,13 +163,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--rows", type=numbers(most=64), default=[1, 8, 32], metavar="1,8,32", help="requests in the batch")
     add("--steps", type=int, default=20, help="steps of each batch and round (default 20)")
-    add("--rounds", type=int, default=2, help="how often the variations take turns (default 2)")
-    add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-        help="auto: bf16 where the processor has it")  # fmt: skip
-    add("--threads", type=int, help="math threads (default: the cores)")
-    add("--checkpoint", type=Path, help="another checkpoint with a manifest (default: SmolLM2-135M-Instruct)")
-    add("--output", type=Path, metavar="FOLDER", default=Path(__file__).parent / "results",
-        help="where the results go")  # fmt: skip
+    add_engine_options(parser, rounds=2)
     options = parser.parse_args(arguments)
     most = _CONTEXT - _PROMPT - 2 * max(options.rows) - _SKIPPED - _PROFILED
     if not 1 <= options.steps <= most:

@@ -12,7 +12,6 @@ profiler. Results go to benchmarks/results/prefill.json and prefill.md.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,8 +21,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.engine_page import add_engine_options, circumstances, publish, where_made
 from benchmarks.fast_paths import without
-from benchmarks.machine import machine_facts, measure_floors
+from benchmarks.machine import measure_floors
 from benchmarks.options import numbers
 from benchmarks.preparation import make_setting, tell
 from benchmarks.step_parts import PARTS, seconds_inside
@@ -62,21 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrimaranError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    results = {
-        "made": time.strftime("%Y-%m-%d"),
-        "machine": machine_facts(),
-        "floors": floors,
-        "precision": config.weights,
-        "threads": config.threads,
-        "rounds": options.rounds,
-        "pieces": cells,
-    }
-    options.output.mkdir(parents=True, exist_ok=True)
-    page = render(results)
-    (options.output / "prefill.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (options.output / "prefill.md").write_text(page, encoding="utf-8")
-    print(page)
-    tell(f"written: {options.output}/prefill.json, prefill.md")
+    results = {**circumstances(floors, config, options.rounds), "pieces": cells}
+    publish(results, render(results), options.output, "prefill")
     return 0
 
 
@@ -133,15 +120,11 @@ def _read(engine: Engine, tokens: int) -> float:
 
 def render(results: Mapping[str, Any]) -> str:
     """Return the page of ``results``."""
-    machine, floors = results["machine"], results["floors"]
     lines = [
         "# Reading a prompt by the torch engine",
         "",
-        f"Made by `python -m benchmarks.prefill`. {machine['cpu']}, {machine['cores']} cores, "
-        f"{results['threads']} threads, {results['precision']}; reads "
-        f"{floors['read_bytes_per_second'] / 1e9:.1f} GB/s, multiplies "
-        f"{floors['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s. Milliseconds to the first token of a prompt "
-        f"alone, medians over {results['rounds']} rounds.",
+        f"Made by `python -m benchmarks.prefill`. {where_made(results)} Milliseconds to the first "
+        f"token of a prompt alone, medians over {results['rounds']} rounds.",
     ]
     for piece, engines in results["pieces"].items():
         served = engines[ENGINES[0]]
@@ -171,13 +154,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--tokens", type=numbers(most=_LONGEST), default=[64, 256, 1024, 2048], metavar="64,256,1024,2048",
         help="lengths of prompts")  # fmt: skip
-    add("--rounds", type=int, default=3, help="how often the engines take turns (default 3)")
-    add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-        help="auto: bf16 where the processor has it")  # fmt: skip
-    add("--threads", type=int, help="math threads (default: the cores)")
-    add("--checkpoint", type=Path, help="another checkpoint with a manifest (default: SmolLM2-135M-Instruct)")
-    add("--output", type=Path, metavar="FOLDER", default=Path(__file__).parent / "results",
-        help="where the results go")  # fmt: skip
+    add_engine_options(parser, rounds=3)
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}; accepted: at least 1")
