@@ -178,7 +178,6 @@ def _microseconds(step: StepTime) -> dict[str, float]:
     return {
         "fixed_us": round(1e6 * step.fixed, 2),
         "per_row_us": round(1e6 * step.per_row, 3),
-        "free_rows": round(step.free_rows, 1),
         "per_context_us": round(1e6 * step.per_context, 4),
         "median_error": round(step.median_error, 4),
     }

@@ -1,10 +1,9 @@
 """What one decode step costs: a fixed part, a part per row, and a part per position of context.
 
-    seconds = fixed + per_row * max(0, rows - free_rows) + per_context * (positions of all rows together)
+    seconds = fixed + per_row * rows + per_context * (positions of all rows together)
 
 The fixed part is bounded below by reading the weights, the part per row by the multiplications of one
-token, the part per position by reading its K and V. An engine that multiplies while it reads has rows that
-cost nothing, up to where multiplying takes longer (the roofline, Williams et al. 2009).
+token, the part per position by reading its K and V.
 """
 
 from __future__ import annotations
@@ -19,9 +18,6 @@ from benchmarks.traces import Trace
 __all__ = ["Observation", "StepTime", "fit_step_time", "floor_of", "observe_wave"]
 
 _STEPS = 8
-
-_CLEARLY = 0.8
-"""Of the squared errors without free rows, what those with them may have left to be believed."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +42,12 @@ class StepTime:
     per_row: float
     per_context: float
 
-    free_rows: float = 0.0
-    """Rows whose multiplications take no longer than what is fixed."""
-
     median_error: float = 0.0
     """How far the model is from the steps it was fitted to: median of |model / measured - 1|."""
 
     def seconds(self, rows: int, positions: float) -> float:
         """Return the time of one step."""
-        paid = max(0.0, rows - self.free_rows)
-        return self.fixed + self.per_row * paid + self.per_context * positions
+        return self.fixed + self.per_row * rows + self.per_context * positions
 
 
 def observe_wave(traces: Sequence[Trace], prompt_length: int) -> list[Observation]:
@@ -89,31 +81,19 @@ def _tokens_until(trace: Trace, moment: float) -> int:
 
 
 def fit_step_time(observations: Sequence[Observation]) -> StepTime:
-    """Fit the model by least squares; each part is at least 0, and free rows are a whole number.
+    """Fit the model by least squares; each part is at least 0.
 
     Relative errors are minimized, so that short steps count as much as long ones.
 
     Raises:
         ValueError: fewer than three observations.
     """
-    if len(observations) < 3:
-        raise ValueError(f"{len(observations)} observations; at least 3 are needed")
-    rows = sorted({one.rows for one in observations})
-    # With one number of rows, or two, nothing tells free rows from cheap ones; and one free row is none.
-    candidates = range(2, rows[-2]) if len(rows) > 2 else ()
-    plain, best = (
-        _fit(observations, 0),
-        min((_fit(observations, free) for free in candidates), key=lambda fit: fit[0], default=None),
-    )
-    return plain[1] if best is None or best[0] > _CLEARLY * plain[0] else best[1]
-
-
-def _fit(observations: Sequence[Observation], free_rows: int) -> tuple[float, StepTime]:
-    """Return the sum of squared relative errors, and the other parts."""
     import numpy as np
 
+    if len(observations) < 3:
+        raise ValueError(f"{len(observations)} observations; at least 3 are needed")
     seconds = np.array([one.seconds for one in observations])
-    design = np.array([[1.0, max(0, one.rows - free_rows), one.positions] for one in observations])
+    design = np.array([[1.0, one.rows, one.positions] for one in observations])
     parts = np.zeros(3)
     free = [0, 1, 2]
     while free:
@@ -124,16 +104,13 @@ def _fit(observations: Sequence[Observation], free_rows: int) -> tuple[float, St
         # A part below zero is noise around zero: leave it out and fit the others again.
         free.pop(int(solution.argmin()))
     errors = np.abs(design @ parts / seconds - 1)
-    fixed, per_row, per_context = map(float, parts)
-    return float((errors**2).sum()), StepTime(
-        fixed, per_row, per_context, free_rows=free_rows, median_error=float(np.median(errors))
-    )
+    return StepTime(float(parts[0]), float(parts[1]), float(parts[2]), float(np.median(errors)))
 
 
 def floor_of(
     parameters: int, bytes_per_weight: float, kv_bytes: float, read_speed: float, multiply_speed: float
 ) -> StepTime:
-    """Return the least each part can cost on a machine that multiplies while it reads.
+    """Return the least each part can cost on a machine.
 
     Args:
         parameters: weights of the model.
@@ -142,6 +119,8 @@ def floor_of(
         read_speed: bytes per second.
         multiply_speed: floating-point operations per second.
     """
-    fixed = parameters * bytes_per_weight / read_speed
-    per_row = 2 * parameters / multiply_speed
-    return StepTime(fixed, per_row, kv_bytes / read_speed, free_rows=fixed / per_row)
+    return StepTime(
+        fixed=parameters * bytes_per_weight / read_speed,
+        per_row=2 * parameters / multiply_speed,
+        per_context=kv_bytes / read_speed,
+    )

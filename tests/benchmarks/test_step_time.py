@@ -41,19 +41,6 @@ def test_the_parts_are_found_again() -> None:
     assert found.median_error < 0.02
 
 
-def test_rows_that_cost_nothing_are_found() -> None:
-    machine = StepTime(0.010, 0.0008, 1e-6, free_rows=10)
-    observations = [
-        Observation(rows, rows * context, machine.seconds(rows, rows * context))
-        for rows in (1, 2, 4, 8, 16, 32)
-        for context in (64, 512)
-    ]
-    found = fit_step_time(observations)
-    assert found.free_rows == machine.free_rows
-    assert found.per_row == pytest.approx(machine.per_row, rel=0.01)
-    assert found.median_error < 0.01
-
-
 def test_requests_that_have_ended_are_in_no_batch() -> None:
     """The first ends before the second has its first token; then one row runs."""
     first, second = Trace(0, 0.0), Trace(1, 0.0)
@@ -94,5 +81,3 @@ def test_the_floor_is_reading_and_multiplying() -> None:
     floor = floor_of(134_515_008, 2, 23040, 32e9, 396e9)
     assert 1 / floor.fixed == pytest.approx(119, abs=2)
     assert 1 / floor.per_row == pytest.approx(1472, rel=0.01)
-    assert floor.seconds(12, 0) == pytest.approx(floor.fixed)
-    assert floor.seconds(32, 0) == pytest.approx(32 * floor.per_row)
