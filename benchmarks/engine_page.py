@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.machine import machine_facts
 from benchmarks.preparation import tell
+from checkpoints.atomic import write_text_atomically
 from serving.engine.config import EngineConfig
 
 __all__ = ["add_engine_options", "circumstances", "publish", "where_made"]
@@ -53,7 +54,7 @@ def where_made(results: Mapping[str, Any]) -> str:
 def publish(results: Mapping[str, Any], page: str, output: Path, name: str) -> None:
     """Write ``name``.json and ``name``.md to the folder ``output``, and print the page."""
     output.mkdir(parents=True, exist_ok=True)
-    (output / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (output / f"{name}.md").write_text(page, encoding="utf-8")
+    write_text_atomically(output / f"{name}.json", json.dumps(results, indent=2) + "\n")
+    write_text_atomically(output / f"{name}.md", page)
     print(page)
     tell(f"written: {output}/{name}.json, {name}.md")

@@ -82,6 +82,8 @@ def measure(
     results: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for piece in _PIECES:
         lengths = [length for length in tokens if piece == max(_PIECES) or length > piece]
+        if not lengths:
+            continue
         engines: dict[str, Engine] = {}
         for name in ENGINES:
             with without(name):

@@ -14,10 +14,11 @@ __all__ = [
 ]
 
 BLOCK_POSITIONS = 64
-"""Keys and values that are read together when rows attend."""
+"""Keys and values that are read together by what attends."""
 
 PANEL = 48
-"""Output features of a linear layer that are computed together: three vectors of AVX-512, six of AVX2."""
+"""Output features of a linear layer, or queries of a prompt, that are computed together: three vectors of
+AVX-512, six of AVX2."""
 
 TILE_ROWS = 8
 """Rows that are multiplied together at most."""
